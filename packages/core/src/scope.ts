@@ -1,0 +1,44 @@
+import * as tf from '@tensorflow/tfjs';
+import { stream, type Stream } from './rng.js';
+import type { Clock } from './schedule.js';
+
+/** What lives for one step: the clock, a seeded stream, the plans that were made, and tensors kept until its end. */
+export interface Scope {
+  /** Where the run is. */
+  readonly clock: Clock;
+  /** Seed of the run. */
+  readonly seed: number;
+  /** Rank of this process; 0 on one machine. */
+  readonly rank: number;
+  /** The stream of (seed, step, rank, path) for this step. */
+  random(...path: readonly (string | number)[]): Stream;
+  /** The plan that each site's rule made in this step, by site name. */
+  readonly plans: Map<string, unknown>;
+  /** Keeps a tensor until the end of the step, under a name. */
+  keep(name: string, tensor: tf.Tensor): void;
+  /** A tensor kept in this step. */
+  get(name: string): tf.Tensor | undefined;
+  /** Ends the step: disposes what was kept. */
+  end(): void;
+}
+
+/** Opens the scope of one step. */
+export function openScope(clock: Clock, seed: number, rank = 0): Scope {
+  const kept = new Map<string, tf.Tensor>();
+  return {
+    clock,
+    seed,
+    rank,
+    random: (...path) => stream(seed, 'step', clock.step, 'rank', rank, ...path),
+    plans: new Map(),
+    keep(name, tensor) {
+      kept.get(name)?.dispose();
+      kept.set(name, tf.keep(tensor.clone()));
+    },
+    get: (name) => kept.get(name),
+    end() {
+      for (const tensor of kept.values()) tensor.dispose();
+      kept.clear();
+    },
+  };
+}

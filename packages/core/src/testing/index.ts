@@ -1,0 +1,1 @@
+export { describeEngines, expectNoLeak, relativeError } from './engines.js';
