@@ -49,8 +49,11 @@ export function checkDataset(data: Dataset): void {
   const width = targetWidth(data);
   const problems = [
     data.length < 1 && 'it is empty',
-    data.inputs.length !== expected && `inputs hold ${data.inputs.length} values, expected ${data.length} × [${data.shape.join(', ')}] = ${expected}`,
-    data.classes && data.targets.length !== data.length && `there are ${data.targets.length} labels for ${data.length} examples`,
+    data.inputs.length !== expected &&
+      `inputs hold ${data.inputs.length} values, expected ${data.length} × [${data.shape.join(', ')}] = ${expected}`,
+    data.classes &&
+      data.targets.length !== data.length &&
+      `there are ${data.targets.length} labels for ${data.length} examples`,
     data.classes && data.targets.some((label) => label >= width) && `a label is not below the ${width} classes`,
     !Number.isInteger(width) && `${data.targets.length} target values do not divide into ${data.length} examples`,
   ].filter((problem) => typeof problem === 'string');
@@ -63,7 +66,14 @@ export function batchCount(data: Dataset, { batchSize, dropLast = false }: Batch
 }
 
 /** Copies examples `order[from … from+count)` into `xs` (normalised) and `ys` (one-hot or vectors). */
-function gather(data: Dataset, order: Uint32Array | undefined, from: number, count: number, xs: Float32Array, ys: Float32Array): void {
+function gather(
+  data: Dataset,
+  order: Uint32Array | undefined,
+  from: number,
+  count: number,
+  xs: Float32Array,
+  ys: Float32Array,
+): void {
   const row = size(data.shape);
   const width = targetWidth(data);
   const { mean, std } = data.normalize ?? { mean: [0], std: [1] };
@@ -109,7 +119,10 @@ export function* batches(data: Dataset, options: BatchOptions): Generator<Batch>
     const bx = count === batchSize ? xs : xs.subarray(0, count * row);
     const by = count === batchSize ? ys : ys.subarray(0, count * width);
     gather(data, order, from, count, bx, by);
-    const batch = { xs: tf.tensor(bx, [count, ...data.shape], 'float32'), ys: tf.tensor(by, [count, width], 'float32') };
+    const batch = {
+      xs: tf.tensor(bx, [count, ...data.shape], 'float32'),
+      ys: tf.tensor(by, [count, width], 'float32'),
+    };
     try {
       yield batch;
     } finally {

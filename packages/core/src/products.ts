@@ -29,7 +29,8 @@ const conv2d = (strides: readonly [number, number], pad: 'same' | 'valid'): Exac
   const attrs = { strides: [...strides], pad, dataFormat: 'NHWC', dilations: [1, 1] };
   return {
     forward: (x, filter) => run('Conv2D', { x, filter }, attrs),
-    inputGrad: (dy, filter, xShape) => run('Conv2DBackpropInput', { dy, filter }, { ...attrs, inputShape: [...xShape] }),
+    inputGrad: (dy, filter, xShape) =>
+      run('Conv2DBackpropInput', { dy, filter }, { ...attrs, inputShape: [...xShape] }),
     weightGrad: (x, dy, wShape) => run('Conv2DBackpropFilter', { x, dy }, { ...attrs, filterShape: [...wShape] }),
   };
 };

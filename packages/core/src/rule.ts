@@ -70,7 +70,10 @@ export function mergeRules(site: Site, rules: readonly Rule[]): Rule | undefined
 
 /** Rules of disjoint products: each sees its own plan. */
 function together(rules: readonly Rule[]): Rule {
-  const own = (call: Call, index: number): Call => ({ ...call, plan: (call.plan as readonly unknown[] | undefined)?.[index] });
+  const own = (call: Call, index: number): Call => ({
+    ...call,
+    plan: (call.plan as readonly unknown[] | undefined)?.[index],
+  });
   const pick = (product: (typeof PRODUCTS)[number]): number => rules.findIndex((rule) => rule[product] !== undefined);
   const [f, i, w] = PRODUCTS.map(pick) as [number, number, number];
   return {
@@ -78,7 +81,11 @@ function together(rules: readonly Rule[]): Rule {
     bias: rules.some((rule) => rule.bias === 'biased') ? 'biased' : 'unbiased',
     plan: (call, x, kernel) => rules.map((rule, index) => rule.plan?.(own(call, index), x, kernel)),
     ...(f >= 0 && { forward: (call, x, kernel) => (rules[f] as Required<Rule>).forward(own(call, f), x, kernel) }),
-    ...(i >= 0 && { inputGrad: (call, dy, kernel, shape) => (rules[i] as Required<Rule>).inputGrad(own(call, i), dy, kernel, shape) }),
-    ...(w >= 0 && { weightGrad: (call, x, dy, shape) => (rules[w] as Required<Rule>).weightGrad(own(call, w), x, dy, shape) }),
+    ...(i >= 0 && {
+      inputGrad: (call, dy, kernel, shape) => (rules[i] as Required<Rule>).inputGrad(own(call, i), dy, kernel, shape),
+    }),
+    ...(w >= 0 && {
+      weightGrad: (call, x, dy, shape) => (rules[w] as Required<Rule>).weightGrad(own(call, w), x, dy, shape),
+    }),
   } satisfies Rule;
 }

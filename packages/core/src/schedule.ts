@@ -1,4 +1,4 @@
-import { all, create, type MathNode } from 'mathjs/number';
+import { all, create, type FactoryFunctionMap, type MathNode } from 'mathjs/number';
 import { checkNumber, type Range } from './check.js';
 import { FrugalError, show } from './errors.js';
 
@@ -19,10 +19,37 @@ export type Schedule = (clock: Clock) => number;
  */
 export type Hyper = number | Schedule | string;
 
-const math = create(all);
-const FUNCTIONS = ['abs', 'ceil', 'cos', 'exp', 'floor', 'log', 'log10', 'log2', 'max', 'min', 'mod', 'pow', 'round', 'sign', 'sin', 'sqrt', 'tan', 'tanh'];
+const math = create(all as FactoryFunctionMap);
+const FUNCTIONS = [
+  'abs',
+  'ceil',
+  'cos',
+  'exp',
+  'floor',
+  'log',
+  'log10',
+  'log2',
+  'max',
+  'min',
+  'mod',
+  'pow',
+  'round',
+  'sign',
+  'sin',
+  'sqrt',
+  'tan',
+  'tanh',
+];
 const SYMBOLS = ['step', 'total', 't', 'pi', 'e'];
-const NODES = ['ConditionalNode', 'ConstantNode', 'FunctionNode', 'OperatorNode', 'ParenthesisNode', 'RelationalNode', 'SymbolNode'];
+const NODES = [
+  'ConditionalNode',
+  'ConstantNode',
+  'FunctionNode',
+  'OperatorNode',
+  'ParenthesisNode',
+  'RelationalNode',
+  'SymbolNode',
+];
 
 const complaint = (node: MathNode, parent: MathNode | null): string | undefined => {
   if (!NODES.includes(node.type)) return node.toString();
@@ -39,7 +66,11 @@ const parse = (owner: string, name: string, formula: string): MathNode => {
   try {
     return math.parse(formula);
   } catch (cause) {
-    throw new FrugalError('CONFIG', `${owner}: ${name} ${show(formula)} is not a formula: ${(cause as Error).message}.`, { cause });
+    throw new FrugalError(
+      'CONFIG',
+      `${owner}: ${name} ${show(formula)} is not a formula: ${(cause as Error).message}.`,
+      { cause },
+    );
   }
 };
 
@@ -74,7 +105,10 @@ export function hyper(owner: string, name: string, value: Hyper, range: Range = 
     return () => constant;
   }
   if (typeof value !== 'string' && typeof value !== 'function') {
-    throw new FrugalError('CONFIG', `${owner}: expected ${name} to be a number, a schedule or a formula but received ${show(value)}.`);
+    throw new FrugalError(
+      'CONFIG',
+      `${owner}: expected ${name} to be a number, a schedule or a formula but received ${show(value)}.`,
+    );
   }
   const schedule = typeof value === 'string' ? compile(owner, name, value) : value;
   return (clock) => checkNumber(owner, `${name} at step ${clock.step}`, schedule(clock), range);
@@ -86,7 +120,10 @@ export function clockAt(step: number, total?: number): Clock {
     step,
     get total(): number {
       if (total !== undefined) return total;
-      throw new FrugalError('CONFIG', 'A schedule needs the number of steps of the whole run, which fit does not tell: pass { totalSteps } to attached.optimizer(…), or use train().');
+      throw new FrugalError(
+        'CONFIG',
+        'A schedule needs the number of steps of the whole run, which fit does not tell: pass { totalSteps } to attached.optimizer(…), or use train().',
+      );
     },
   };
 }

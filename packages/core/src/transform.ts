@@ -63,7 +63,12 @@ export interface ExchangeTransform {
   /** Makes the state of these weights. */
   init(params: readonly Param[]): void;
   /** The new updates, owned by the caller. */
-  exchange(updates: Updates, params: readonly Param[], scope: Scope, communicator: Communicator): Promise<Map<string, tf.Tensor>>;
+  exchange(
+    updates: Updates,
+    params: readonly Param[],
+    scope: Scope,
+    communicator: Communicator,
+  ): Promise<Map<string, tf.Tensor>>;
   /** The state, by name. */
   state(): State;
   /** Frees the state. */

@@ -14,13 +14,16 @@ export async function describeEngines(title: string, body: (engine: EngineName) 
       () => undefined,
       (error: unknown) => (error as Error).message.split('\n')[0],
     );
-    describe.skipIf(reason !== undefined)(`${title} [${engine}${reason === undefined ? '' : ` absent: ${reason}`}]`, () => {
-      beforeAll(async () => {
-        await useEngine(engine, { log: () => undefined });
-      });
-      body(engine);
-      afterAll(() => tf.disposeVariables());
-    });
+    describe.skipIf(reason !== undefined)(
+      `${title} [${engine}${reason === undefined ? '' : ` absent: ${reason}`}]`,
+      () => {
+        beforeAll(async () => {
+          await useEngine(engine, { log: () => undefined });
+        });
+        body(engine);
+        afterAll(() => tf.disposeVariables());
+      },
+    );
   }
 }
 

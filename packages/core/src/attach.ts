@@ -1,0 +1,253 @@
+import * as tf from '@tensorflow/tfjs';
+import { FrugalError } from './errors.js';
+import { chainOptimizer, type FitOptions } from './fit-optimizer.js';
+import { registerKernels } from './kernels/register.js';
+import { type CallableLayer, leaves, outputLayers, variableOf, type Leaf, type LinearLayer } from './layers/keras.js';
+import { coverage, hasSoftmax, installLinear } from './layers/linear-layer.js';
+import { installLogits, installTrainingLayer } from './layers/training-layers.js';
+import { linear } from './linear.js';
+import type { Method } from './method.js';
+import { type Counts, counted, exactProducts, multiplyAdds } from './products.js';
+import { mergeRules, type Rule } from './rule.js';
+import { clockAt, type Clock } from './schedule.js';
+import { openScope, type Scope } from './scope.js';
+import type { Site } from './site.js';
+import type { Param, Transform } from './transform.js';
+
+/** What was multiplied at one site since `attach` or the last `resetReport`. */
+export interface SiteReport {
+  /** Name of the site. */
+  readonly site: string;
+  /** Name of the rule that acts there; `exact` if none does. */
+  readonly rule: string;
+  /** Multiply-adds done. */
+  readonly done: number;
+  /** Multiply-adds that exact training would have done in the same steps. */
+  readonly exact: number;
+  /** done / exact; 1 before the first step. */
+  readonly kept: number;
+}
+
+/** A trainable weight that no site covers, and why. */
+export interface Uncovered {
+  /** Name of the weight. */
+  readonly weight: string;
+  /** Why its products cannot be replaced. */
+  readonly reason: string;
+}
+
+/** A model whose training step has its seams open. */
+export interface Attachment {
+  /** The weights whose products are replaced or observed. */
+  readonly sites: readonly Site[];
+  /** The trainable weights that are not, each with the reason. Never silent: a model that is mostly here trains mostly exact. */
+  readonly uncovered: readonly Uncovered[];
+  /** The methods that were attached. */
+  readonly methods: readonly Method[];
+  /** The trainable weights, as the chain sees them. */
+  readonly params: readonly Param[];
+  /** An optimizer for `model.compile`: the links that the methods bring, then those given here. Refuses exchange links. */
+  optimizer(links: Transform | readonly Transform[], options?: FitOptions): tf.Optimizer;
+  /** What was multiplied, per site. */
+  report(): SiteReport[];
+  /** Sets the counts of `report` to zero. */
+  resetReport(): void;
+  /** For training loops of your own: opens the scope of a step. `logits` leaves a final softmax out of the forward pass. */
+  begin(clock: Clock, options?: { seed?: number; rank?: number; logits?: boolean }): Scope;
+  /** Gives the model back as it was. */
+  detach(): void;
+}
+
+interface Tally {
+  readonly site: Site;
+  readonly rule: Rule | undefined;
+  readonly done: Counts;
+  readonly exact: Counts;
+}
+
+interface Runtime {
+  scope: Scope;
+  logits: boolean;
+  calls: number;
+}
+
+const zero = (): Counts => ({ forward: 0, inputGrad: 0, weightGrad: 0 });
+const total = (counts: Counts): number => counts.forward + counts.inputGrad + counts.weightGrad;
+const attached = new WeakSet<object>();
+
+function siteOf(leaf: Leaf, role: Site['role']): Site | undefined {
+  const layer = leaf.layer as LinearLayer;
+  const covered = coverage(layer);
+  if ('reason' in covered || layer.kernel === undefined) return undefined;
+  const bias = layer.bias ? { bias: variableOf(layer.bias) } : {};
+  return { name: leaf.path, geometry: covered.geometry, kernel: variableOf(layer.kernel), ...bias, role };
+}
+
+/** Installs the product kernel at a layer: counts what is done and what exact training would do. */
+function installSite(leaf: Leaf, tally: Tally, methods: readonly Method[], runtime: Runtime): () => void {
+  const { site, rule, done, exact } = tally;
+  const observers = methods.flatMap((method) => method.observer ?? []);
+  const products = counted(exactProducts(site.geometry), done);
+  const product = (x: tf.Tensor, w: tf.Tensor): tf.Tensor => {
+    const call = { site, exact: products, scope: runtime.scope };
+    const tracked = trackExact(rule, exact);
+    return linear(x, w, { call, rule: tracked, observers });
+  };
+  return installLinear(leaf.layer as LinearLayer, site, product, () => runtime.logits);
+}
+
+/** The rule, with the multiply-adds of the exact products written to `exact` at each of its calls. */
+function trackExact(rule: Rule | undefined, exact: Counts): Rule {
+  return {
+    name: rule?.name ?? 'exact',
+    bias: rule?.bias ?? 'unbiased',
+    ...(rule?.plan && { plan: rule.plan.bind(rule) }),
+    forward(call, x, w) {
+      const y = rule?.forward?.(call, x, w) ?? call.exact.forward(x, w);
+      exact.forward += multiplyAdds(y.shape, w.shape);
+      return y;
+    },
+    inputGrad(call, dy, w, xShape) {
+      exact.inputGrad += multiplyAdds(dy.shape, w.shape);
+      return rule?.inputGrad?.(call, dy, w, xShape) ?? call.exact.inputGrad(dy, w, xShape);
+    },
+    weightGrad(call, x, dy, wShape) {
+      exact.weightGrad += multiplyAdds(dy.shape, wShape);
+      return rule?.weightGrad?.(call, x, dy, wShape) ?? call.exact.weightGrad(x, dy, wShape);
+    },
+  };
+}
+
+function findUncovered(all: readonly Leaf[], sites: readonly Site[]): Uncovered[] {
+  const covered = new Set(sites.flatMap((site) => [site.kernel.name, ...(site.bias ? [site.bias.name] : [])]));
+  return all.flatMap(({ layer }) => {
+    const state = coverage(layer);
+    const reason = 'reason' in state ? state.reason : 'the layer is not built';
+    return layer.trainableWeights
+      .filter((weight) => !covered.has(variableOf(weight).name))
+      .map((weight) => ({ weight: weight.name, reason }));
+  });
+}
+
+function paramsOf(model: tf.LayersModel, sites: readonly Site[]): Param[] {
+  const owner = new Map<string, Site>();
+  for (const site of sites) for (const v of [site.kernel, site.bias]) if (v) owner.set(v.name, site);
+  return model.trainableWeights.map((weight) => {
+    const value = weight.read() as tf.Variable;
+    const site = owner.get(value.name);
+    return { name: value.name, value, ...(site && { site }) };
+  });
+}
+
+function checkModel(model: tf.LayersModel): void {
+  if (attached.has(model)) {
+    throw new FrugalError(
+      'CONFLICT',
+      `Model ${model.name} is attached already. Call detach() on the first attachment, or give all methods to one attach().`,
+    );
+  }
+  if (model.layers.some((layer) => !layer.built)) {
+    throw new FrugalError(
+      'CONFIG',
+      `Model ${model.name} is not built: its weights do not exist yet. Give the first layer an inputShape.`,
+    );
+  }
+}
+
+/**
+ * Opens the training step of a model for methods. The layers' `call` is overridden on the instances, while training only:
+ * inference and evaluation stay exact, the saved JSON stays plain, any loaded model works, and `detach` removes it all.
+ *
+ * @throws {@link FrugalError} `CONFLICT` when two rules replace one product at one site, `CONFIG` when the model is not built
+ * @example
+ * ```ts
+ * const attached = attach(model, topK({ keep: 0.5 }));
+ * model.compile({ optimizer: attached.optimizer(sgd({ learningRate: 0.05 })), loss: 'categoricalCrossentropy' });
+ * ```
+ */
+export function attach(model: tf.LayersModel, ...methods: readonly Method[]): Attachment {
+  checkModel(model);
+  registerKernels(tf.getBackend());
+  const runtime: Runtime = { scope: openScope(clockAt(0), 0), logits: false, calls: 0 };
+  const all = leaves(model);
+  const isSite = (layer: CallableLayer): boolean => 'geometry' in coverage(layer);
+  const outputs = outputLayers(model, isSite);
+  const undo: (() => void)[] = [];
+  const tallies: Tally[] = [];
+  const rules = methods.flatMap((method) => method.rule ?? []);
+  for (const leaf of all) {
+    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden');
+    if (!site) continue;
+    tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
+  }
+  for (const leaf of all) {
+    const tally = tallies.find(({ site }) => site.name === leaf.path);
+    if (tally) undo.push(installSite(leaf, tally, methods, runtime));
+    else undo.push(...installOther(leaf, model, runtime));
+  }
+  attached.add(model);
+  const detach = (): void => {
+    for (const restore of undo) restore();
+    runtime.scope.end();
+    attached.delete(model);
+  };
+  return assemble(
+    model,
+    methods,
+    tallies,
+    findUncovered(
+      all,
+      tallies.map((t) => t.site),
+    ),
+    runtime,
+    detach,
+  );
+}
+
+function installOther(leaf: Leaf, model: tf.LayersModel, runtime: Runtime): (() => void)[] {
+  const heads = outputLayers(model, hasSoftmax);
+  const seed = (): number => runtime.scope.random(leaf.path, runtime.calls++).seed();
+  const installed = installTrainingLayer(leaf.layer, seed);
+  if (installed) return [installed];
+  return heads.includes(leaf.layer) ? [installLogits(leaf.layer, () => runtime.logits)] : [];
+}
+
+function assemble(
+  model: tf.LayersModel,
+  methods: readonly Method[],
+  tallies: readonly Tally[],
+  uncovered: readonly Uncovered[],
+  runtime: Runtime,
+  detach: () => void,
+): Attachment {
+  const sites = tallies.map(({ site }) => site);
+  const params = paramsOf(model, sites);
+  const links = methods.flatMap((method) => method.transforms ?? []);
+  const attachment: Attachment = {
+    sites,
+    uncovered,
+    methods,
+    params,
+    detach,
+    optimizer: (given, options) => chainOptimizer(attachment, [...links, ...[given].flat()], options),
+    begin(clock, { seed = 0, rank = 0, logits = false } = {}) {
+      runtime.scope.end();
+      runtime.scope = openScope(clock, seed, rank);
+      runtime.logits = logits;
+      runtime.calls = 0;
+      return runtime.scope;
+    },
+    report: () =>
+      tallies.map(({ site, rule, done, exact }) => ({
+        site: site.name,
+        rule: rule?.name ?? 'exact',
+        done: total(done),
+        exact: total(exact),
+        kept: total(exact) === 0 ? 1 : total(done) / total(exact),
+      })),
+    resetReport() {
+      for (const { done, exact } of tallies) Object.assign(done, zero()) && Object.assign(exact, zero());
+    },
+  };
+  return attachment;
+}

@@ -1,0 +1,144 @@
+import type * as tf from '@tensorflow/tfjs';
+
+/*
+ * The private side of TensorFlow.js layers, 4.22: the only file that knows it. `keras.test.ts` fails loudly where another
+ * version differs.
+ */
+
+/** Keyword arguments of a layer's call. */
+export interface CallArguments {
+  readonly training?: boolean;
+}
+
+/** A layer whose `call` can be overridden on the instance. */
+export interface CallableLayer {
+  readonly name: string;
+  call(inputs: tf.Tensor | tf.Tensor[], kwargs: CallArguments): tf.Tensor | tf.Tensor[];
+  getClassName(): string;
+  readonly trainableWeights: readonly LayerWeight[];
+}
+
+/** A weight of a layer. */
+export interface LayerWeight {
+  readonly name: string;
+  read(): tf.Tensor;
+}
+
+interface Activation {
+  apply(x: tf.Tensor): tf.Tensor;
+  getClassName(): string;
+}
+
+/** Dense and Conv2D. */
+export interface LinearLayer extends CallableLayer {
+  readonly kernel?: LayerWeight;
+  readonly bias?: LayerWeight | null;
+  readonly activation?: Activation | null;
+  readonly strides?: readonly number[];
+  readonly padding?: string;
+  readonly dataFormat?: string;
+  readonly dilationRate?: number | readonly number[];
+}
+
+/** BatchNormalization. */
+export interface BatchNormLayer extends CallableLayer {
+  readonly gamma?: LayerWeight | null;
+  readonly beta?: LayerWeight | null;
+  readonly movingMean: LayerWeight;
+  readonly movingVariance: LayerWeight;
+  readonly axis: number;
+  readonly momentum: number;
+  readonly epsilon: number;
+}
+
+/** Dropout. */
+export interface DropoutLayer extends CallableLayer {
+  readonly rate: number;
+  readonly noiseShape?: unknown;
+}
+
+/** Activation. */
+export interface ActivationLayer extends CallableLayer {
+  readonly activation: Activation;
+}
+
+/** A model or sequential used as a layer. */
+interface ContainerLike {
+  readonly layers?: readonly tf.layers.Layer[];
+}
+
+/** TimeDistributed and its like. */
+interface WrapperLike {
+  readonly layer?: tf.layers.Layer;
+}
+
+/** A symbolic tensor's origin. */
+interface SymbolicLike {
+  readonly sourceLayer: tf.layers.Layer;
+  readonly inputs: readonly SymbolicLike[];
+}
+
+/** A layer and its place in the model. */
+export interface Leaf {
+  /** Names of the nested models and wrappers around it and its own, joined by `/`. */
+  readonly path: string;
+  /** The layer. */
+  readonly layer: CallableLayer;
+}
+
+/** Every layer of a model, also inside nested models and TimeDistributed, each once, in order. */
+export function leaves(model: tf.LayersModel): Leaf[] {
+  const found: Leaf[] = [];
+  const seen = new Set<tf.layers.Layer>();
+  const visit = (layer: tf.layers.Layer, prefix: string): void => {
+    if (seen.has(layer)) return;
+    seen.add(layer);
+    const path = `${prefix}${layer.name}`;
+    const inner = (layer as unknown as ContainerLike).layers;
+    const wrapped = layer.getClassName() === 'TimeDistributed' ? (layer as unknown as WrapperLike).layer : undefined;
+    if (inner) for (const child of inner) visit(child, `${path}/`);
+    else if (wrapped) visit(wrapped, `${path}/`);
+    else found.push({ path, layer: layer as unknown as CallableLayer });
+  };
+  for (const layer of model.layers) visit(layer, '');
+  return found;
+}
+
+/** The variable behind a weight. */
+export function variableOf(weight: LayerWeight): tf.Variable {
+  return weight.read() as tf.Variable;
+}
+
+/**
+ * The layers that make each output: from the output backwards, through layers without weights, to the first layer
+ * for which `accept` is true.
+ */
+export function outputLayers(model: tf.LayersModel, accept: (layer: CallableLayer) => boolean): CallableLayer[] {
+  const search = (tensor: SymbolicLike): CallableLayer[] => {
+    const source = tensor.sourceLayer as unknown as CallableLayer & {
+      outputs?: readonly SymbolicLike[];
+      layers?: unknown;
+    };
+    if (source.layers !== undefined) return (source.outputs ?? []).flatMap(search);
+    if (accept(source)) return [source];
+    const [only] = tensor.inputs;
+    return source.trainableWeights.length === 0 && tensor.inputs.length === 1 && only ? search(only) : [];
+  };
+  return (model.outputs as unknown as SymbolicLike[]).flatMap(search);
+}
+
+/** Overrides a layer's `call` while training; the returned function removes the override. */
+export function overrideTraining<L extends CallableLayer>(
+  layer: L,
+  call: (this: L, x: tf.Tensor) => tf.Tensor | undefined,
+): () => void {
+  const stock = layer.call;
+  layer.call = function (this: CallableLayer, inputs, kwargs) {
+    const x = Array.isArray(inputs) ? inputs[0] : inputs;
+    const y = kwargs?.training === true && x !== undefined ? call.call(layer, x) : undefined;
+    return y ?? stock.call(layer, inputs, kwargs);
+  };
+  return () => {
+    delete (layer as Partial<CallableLayer>).call;
+  };
+}
