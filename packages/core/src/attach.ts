@@ -52,6 +52,8 @@ export interface Attachment {
   report(): SiteReport[];
   /** Sets the counts of `report` to zero. */
   resetReport(): void;
+  /** The scope of the step that is open. */
+  readonly scope: Scope;
   /** For training loops of your own: opens the scope of a step. `logits` leaves a final softmax out of the forward pass. */
   begin(clock: Clock, options?: { seed?: number; rank?: number; logits?: boolean }): Scope;
   /** Gives the model back as it was. */
@@ -75,12 +77,12 @@ const zero = (): Counts => ({ forward: 0, inputGrad: 0, weightGrad: 0 });
 const total = (counts: Counts): number => counts.forward + counts.inputGrad + counts.weightGrad;
 const attached = new WeakSet<object>();
 
-function siteOf(leaf: Leaf, role: Site['role']): Site | undefined {
+function siteOf(leaf: Leaf, role: Site['role'], index: number): Site | undefined {
   const layer = leaf.layer as LinearLayer;
   const covered = coverage(layer);
   if ('reason' in covered || layer.kernel === undefined) return undefined;
   const bias = layer.bias ? { bias: variableOf(layer.bias) } : {};
-  return { name: leaf.path, geometry: covered.geometry, kernel: variableOf(layer.kernel), ...bias, role };
+  return { index, name: leaf.path, geometry: covered.geometry, kernel: variableOf(layer.kernel), ...bias, role };
 }
 
 /** Installs the product kernel at a layer: counts what is done and what exact training would do. */
@@ -132,10 +134,14 @@ function findUncovered(all: readonly Leaf[], sites: readonly Site[]): Uncovered[
 function paramsOf(model: tf.LayersModel, sites: readonly Site[]): Param[] {
   const owner = new Map<string, Site>();
   for (const site of sites) for (const v of [site.kernel, site.bias]) if (v) owner.set(v.name, site);
+  const seen = new Map<string, number>();
   return model.trainableWeights.map((weight) => {
     const value = weight.read() as tf.Variable;
     const site = owner.get(value.name);
-    return { name: value.name, value, ...(site && { site }) };
+    const uses = (seen.get(weight.originalName) ?? 0) + 1;
+    seen.set(weight.originalName, uses);
+    const name = uses === 1 ? weight.originalName : `${weight.originalName}#${uses}`;
+    return { name, value, ...(site && { site }) };
   });
 }
 
@@ -146,7 +152,7 @@ function checkModel(model: tf.LayersModel): void {
       `Model ${model.name} is attached already. Call detach() on the first attachment, or give all methods to one attach().`,
     );
   }
-  if (model.layers.some((layer) => !layer.built)) {
+  if (!model.outputs?.length || model.layers.some((layer) => !layer.built)) {
     throw new FrugalError(
       'CONFIG',
       `Model ${model.name} is not built: its weights do not exist yet. Give the first layer an inputShape.`,
@@ -176,14 +182,14 @@ export function attach(model: tf.LayersModel, ...methods: readonly Method[]): At
   const tallies: Tally[] = [];
   const rules = methods.flatMap((method) => method.rule ?? []);
   for (const leaf of all) {
-    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden');
+    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden', tallies.length);
     if (!site) continue;
     tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
   }
   for (const leaf of all) {
     const tally = tallies.find(({ site }) => site.name === leaf.path);
     if (tally) undo.push(installSite(leaf, tally, methods, runtime));
-    else undo.push(...installOther(leaf, model, runtime));
+    else undo.push(...installOther(leaf, all.indexOf(leaf), model, runtime));
   }
   attached.add(model);
   const detach = (): void => {
@@ -204,9 +210,9 @@ export function attach(model: tf.LayersModel, ...methods: readonly Method[]): At
   );
 }
 
-function installOther(leaf: Leaf, model: tf.LayersModel, runtime: Runtime): (() => void)[] {
+function installOther(leaf: Leaf, index: number, model: tf.LayersModel, runtime: Runtime): (() => void)[] {
   const heads = outputLayers(model, hasSoftmax);
-  const seed = (): number => runtime.scope.random(leaf.path, runtime.calls++).seed();
+  const seed = (): number => runtime.scope.random('layer', index, runtime.calls++).seed();
   const installed = installTrainingLayer(leaf.layer, seed);
   if (installed) return [installed];
   return heads.includes(leaf.layer) ? [installLogits(leaf.layer, () => runtime.logits)] : [];
@@ -229,6 +235,9 @@ function assemble(
     methods,
     params,
     detach,
+    get scope() {
+      return runtime.scope;
+    },
     optimizer: (given, options) => chainOptimizer(attachment, [...links, ...[given].flat()], options),
     begin(clock, { seed = 0, rank = 0, logits = false } = {}) {
       runtime.scope.end();
@@ -246,7 +255,10 @@ function assemble(
         kept: total(exact) === 0 ? 1 : total(done) / total(exact),
       })),
     resetReport() {
-      for (const { done, exact } of tallies) Object.assign(done, zero()) && Object.assign(exact, zero());
+      for (const { done, exact } of tallies) {
+        Object.assign(done, zero());
+        Object.assign(exact, zero());
+      }
     },
   };
   return attachment;

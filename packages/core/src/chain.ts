@@ -127,6 +127,7 @@ export function chain(links: readonly Transform[]): Chain {
       >,
     dispose() {
       for (const link of links) link.dispose();
+      ready = false;
     },
   };
 }

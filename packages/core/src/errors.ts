@@ -52,6 +52,6 @@ export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'function') return `function ${value.name || '(anonymous)'}`;
   if (typeof value === 'number' || value === null || value === undefined) return String(value);
-  const text = JSON.stringify(value) ?? String(value);
+  const text = JSON.stringify(value) ?? typeof value;
   return `${text.length > 60 ? `${text.slice(0, 57)}...` : text} (${typeof value})`;
 }

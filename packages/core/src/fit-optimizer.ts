@@ -38,12 +38,16 @@ class ChainOptimizer extends tf.Optimizer {
     const entries = Array.isArray(gradients)
       ? gradients.map(({ name, tensor }) => [name, tensor] as const)
       : Object.entries(gradients);
+    const byVariable = new Map(entries);
     const { params } = this.attachment;
     this.links.init(params);
-    const scope = this.attachment.begin(clockAt(this.step, this.options.totalSteps), { seed: this.options.seed ?? 0 });
-    // fit hands the gradients over; those of frozen weights are missing.
-    const updates = new Map(entries.filter(([, tensor]) => tensor != null));
-    this.links.apply(updates, params, scope);
+    // fit hands gradients over by variable; those of frozen weights are missing.
+    const updates = new Map<string, tf.Tensor>();
+    for (const { name, value } of params) {
+      const gradient = byVariable.get(value.name);
+      if (gradient) updates.set(name, gradient);
+    }
+    this.links.apply(updates, params, this.attachment.scope);
     this.step++;
     this.incrementIterations();
     this.open();

@@ -12,7 +12,7 @@ export { diagnose, type Finding, formatFindings } from './engine/doctor.js';
 export type { Engine, EngineCounters, EngineName, Rejected } from './engine/engine.js';
 export { activeEngine, type EngineOptions, useEngine } from './engine/ladder.js';
 export { loadTensorflow, type Importer, type TensorflowResult } from './engine/tensorflow.js';
-export { type ErrorCode, FrugalError } from './errors.js';
+export { type ErrorCode, FrugalError, show } from './errors.js';
 export { defaultLoss, evaluate, type Evaluation } from './evaluate.js';
 export type { FitOptions } from './fit-optimizer.js';
 export { batchNorm, type Normalised } from './kernels/batch-norm.js';
@@ -33,5 +33,7 @@ export { type Clock, clockAt, hyper, type Hyper, type Schedule } from './schedul
 export { openScope, type Scope } from './scope.js';
 export { contraction, type Contraction, type Geometry, type Product, type Site } from './site.js';
 export type { Batch, StepMethod, StepReport } from './step.js';
-export { type EpochReport, train, type TrainOptions, type TrainReport } from './train.js';
+export type { EpochReport, TrainOptions, TrainReport } from './run.js';
+export { type Stepper, stepper, type StepperOptions } from './stepper.js';
+export { train } from './train.js';
 export type { Communicator, ExchangeTransform, LocalTransform, Param, State, Transform, Updates } from './transform.js';

@@ -67,7 +67,7 @@ export function decodeSafetensors(bytes: Buffer, source: string): Map<string, Na
     const [from, to] = Array.isArray(entry?.data_offsets)
       ? entry.data_offsets
       : corrupt(source, `${name} has no offsets`);
-    if (entry.dtype !== 'F32') corrupt(source, `${name} has type ${String(entry.dtype)}, expected F32`);
+    if (entry.dtype !== 'F32') corrupt(source, `${name} has type ${entry.dtype}, expected F32`);
     const fits = Number.isInteger(from) && Number.isInteger(to) && from >= 0 && start + to <= bytes.length;
     if (!fits || !Array.isArray(entry.shape) || to - from !== 4 * product(entry.shape))
       corrupt(source, `the extent of ${name} does not fit its shape or the file`);

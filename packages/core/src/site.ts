@@ -13,6 +13,8 @@ export type Product = 'forward' | 'inputGrad' | 'weightGrad';
  * twice in a model has one site and two calls in a step.
  */
 export interface Site {
+  /** Position among the model's sites. Seeds derive from it: automatic layer names differ between two builds of one model. */
+  readonly index: number;
   /** The layer's name; inside nested models, the names joined by `/`. */
   readonly name: string;
   /** How the layer multiplies. */

@@ -4,7 +4,7 @@ import type { Site } from './site.js';
 
 /** A trainable weight as the chain sees it. */
 export interface Param {
-  /** Name of the variable: the key of updates and of optimizer state. */
+  /** Name of the weight in its model, as in `conv1/kernel`: the key of updates and of optimizer state, stable over processes. */
   readonly name: string;
   /** The weight. */
   readonly value: tf.Variable;
@@ -12,7 +12,7 @@ export interface Param {
   readonly site?: Site;
 }
 
-/** What a step wants to do to each weight, by variable name: gradients at the head of a chain, ΔW at its end. */
+/** What a step wants to do to each weight, by weight name: gradients at the head of a chain, ΔW at its end. */
 export type Updates = ReadonlyMap<string, tf.Tensor>;
 
 /** Optimizer state by name: what a checkpoint stores and a test reads. */

@@ -83,7 +83,7 @@ async function attempt(name: string, load: Importer): Promise<Rejected | { detai
   try {
     polyfillUtil();
     await load(name);
-    if (!(await tf.setBackend(BACKEND)))
+    if (tf.engine().findBackendFactory(BACKEND) == null || !(await tf.setBackend(BACKEND)))
       return await failed({ name, reason: 'it registered no backend', remedy: `npm rebuild ${name}` });
     const problem = healthProblem();
     if (problem !== undefined)

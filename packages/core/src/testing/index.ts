@@ -1,1 +1,7 @@
+/**
+ * Helpers for tests of Frugal and of methods built on it. They need vitest.
+ *
+ * @packageDocumentation
+ */
 export { describeEngines, expectNoLeak, relativeError } from './engines.js';
+export { toyImages, toyModel, toySgd, weightsOf } from './toy.js';

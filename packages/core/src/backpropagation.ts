@@ -1,0 +1,87 @@
+import * as tf from '@tensorflow/tfjs';
+import { FrugalError } from './errors.js';
+import type { Run, TrainOptions } from './run.js';
+import type { Scope } from './scope.js';
+import type { Batch, StepReport } from './step.js';
+import type { Communicator } from './transform.js';
+
+/** What a step needs of a run. */
+export interface StepContext extends Pick<Run, 'model' | 'attachment' | 'links' | 'loss' | 'title'> {
+  readonly options: Pick<TrainOptions, 'checkpoint' | 'communicator'>;
+}
+
+interface Forward {
+  readonly gradients: Map<string, tf.Tensor>;
+  readonly report: StepReport;
+}
+
+/** Forward and backward pass. Checks the loss before any weight moves. */
+function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
+  const { model, attachment, loss } = run;
+  let correct: number | undefined;
+  const variables = attachment.params.map(({ value }) => value);
+  const { value, grads } = tf.variableGrads(() => {
+    const outputs = model.apply(batch.xs, { training: true }) as tf.Tensor;
+    const result = loss.compute(outputs, batch.ys);
+    // Read here: the tape's own tidy disposes it with the other intermediates.
+    correct = result.correct?.dataSync()[0];
+    return result.loss;
+  }, variables);
+  const number = value.dataSync()[0] as number;
+  if (!Number.isFinite(number)) throw nonFinite(run, step, number);
+  const report = { loss: number, ...(correct !== undefined && { correct }) };
+  const gradients = new Map(
+    attachment.params.flatMap(({ name, value: w }) => {
+      const gradient = grads[w.name];
+      return gradient ? [[name, gradient] as const] : [];
+    }),
+  );
+  return { gradients, report };
+}
+
+function nonFinite(run: StepContext, step: number, loss: number): FrugalError {
+  const culprit = run.attachment.params.find(({ value }) => !value.dataSync().every(Number.isFinite))?.name;
+  const where = culprit === undefined ? 'all weights are still finite' : `the first non-finite weight is ${culprit}`;
+  const kept = run.options.checkpoint ? `The last checkpoint in ${run.options.checkpoint.folder} is kept. ` : '';
+  return new FrugalError(
+    'NON_FINITE',
+    `${run.title}: the loss is ${loss} at step ${step}; ${where}. ${kept}Lower the learning rate, or clip the gradient.`,
+  );
+}
+
+/** One step by back-propagation, without exchange: everything inside one tidy. */
+function localStep(run: StepContext, batch: Batch, scope: Scope): StepReport {
+  let report: StepReport = { loss: Number.NaN };
+  tf.tidy(() => {
+    const forward = backpropagate(run, batch, scope.clock.step);
+    run.links.apply(forward.gradients, run.attachment.params, scope);
+    report = forward.report;
+  });
+  return report;
+}
+
+/** One step by back-propagation whose updates are awaited from other ranks. */
+async function exchangeStep(
+  run: StepContext,
+  batch: Batch,
+  scope: Scope,
+  communicator: Communicator,
+): Promise<StepReport> {
+  let report: StepReport = { loss: Number.NaN };
+  const gradients = tf.tidy(() => {
+    const forward = backpropagate(run, batch, scope.clock.step);
+    report = forward.report;
+    return Object.fromEntries(forward.gradients);
+  });
+  await run.links.applyAsync(new Map(Object.entries(gradients)), run.attachment.params, scope, communicator);
+  return report;
+}
+
+/** One step of a run: the method that replaces the whole step if there is one, or back-propagation. */
+export async function oneStep(run: StepContext, batch: Batch, scope: Scope): Promise<StepReport> {
+  const whole = run.attachment.methods.find((method) => method.step)?.step;
+  if (whole) return whole.step(batch, run.attachment.params, scope);
+  const { communicator } = run.options;
+  if (run.links.exchange !== undefined && communicator) return exchangeStep(run, batch, scope, communicator);
+  return localStep(run, batch, scope);
+}

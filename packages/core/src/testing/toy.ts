@@ -1,0 +1,107 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Dataset } from '../data.js';
+import { sgdUpdate } from '../kernels/update.js';
+import { stream } from '../rng.js';
+import { hyper, type Hyper } from '../schedule.js';
+import type { LocalTransform } from '../transform.js';
+
+/** A small classification set: three kinds of noisy 8×8 images that a tiny network learns in a few steps. */
+export function toyImages(length = 96, seed = 5): Dataset {
+  const random = stream(seed, 'toy');
+  const targets = Uint8Array.from({ length }, (_, i) => i % 3);
+  const inputs = Uint8Array.from({ length: length * 64 }, (_, i) => {
+    const kind = Math.floor(i / 64) % 3;
+    const inside = Math.floor((i % 64) / 24) === kind;
+    return (inside ? 150 : 40) + random.below(80);
+  });
+  return {
+    name: 'toy',
+    origin: 'made',
+    length,
+    shape: [8, 8, 1],
+    inputs,
+    normalize: { mean: [100], std: [60] },
+    classes: ['a', 'b', 'c'],
+    targets,
+  };
+}
+
+/** A small convolutional network for {@link toyImages}; every kind of layer that training treats specially. */
+export function toyModel(seed = 1, extras: { batchNorm?: boolean; dropout?: number } = {}): tf.Sequential {
+  const init = (offset: number) => tf.initializers.glorotUniform({ seed: seed * 10 + offset });
+  const model = tf.sequential();
+  model.add(
+    tf.layers.conv2d({
+      name: 'conv',
+      inputShape: [8, 8, 1],
+      filters: 4,
+      kernelSize: 3,
+      padding: 'same',
+      activation: 'relu',
+      kernelInitializer: init(1),
+    }),
+  );
+  if (extras.batchNorm) model.add(tf.layers.batchNormalization({ name: 'norm' }));
+  model.add(tf.layers.maxPooling2d({ poolSize: 2 }));
+  if (extras.dropout !== undefined) model.add(tf.layers.dropout({ rate: extras.dropout }));
+  model.add(
+    tf.layers.conv2d({
+      name: 'conv2',
+      filters: 12,
+      kernelSize: 3,
+      strides: 2,
+      padding: 'same',
+      activation: 'relu',
+      kernelInitializer: init(2),
+    }),
+  );
+  model.add(tf.layers.flatten());
+  model.add(tf.layers.dense({ name: 'hidden', units: 24, activation: 'tanh', kernelInitializer: init(3) }));
+  model.add(tf.layers.dense({ name: 'head', units: 3, activation: 'softmax', kernelInitializer: init(4) }));
+  return model;
+}
+
+/** Heavy-ball momentum as a link, for tests of core, which must not depend on the optim package. */
+export function toySgd(learningRate: Hyper = 0.1, momentum = 0.9): LocalTransform {
+  const velocity = new Map<string, tf.Variable>();
+  const rate = hyper('toySgd', 'learningRate', learningRate);
+  return {
+    kind: 'local',
+    name: 'toySgd',
+    init(params) {
+      for (const { name, value } of params) velocity.set(name, tf.variable(tf.zerosLike(value), false));
+    },
+    update(updates, _params, scope) {
+      const changes = new Map<string, tf.Tensor>();
+      for (const [name, g] of updates) {
+        const v = velocity.get(name) as tf.Variable;
+        v.assign(tf.add(tf.mul(v, momentum), g));
+        changes.set(name, tf.mul(v, -rate(scope.clock)));
+      }
+      return changes;
+    },
+    apply(updates, params, scope) {
+      for (const { name, value } of params) {
+        const g = updates.get(name);
+        if (g)
+          sgdUpdate(value, g, velocity.get(name), {
+            learningRate: rate(scope.clock),
+            momentum,
+            nesterov: false,
+            weightDecay: 0,
+          });
+      }
+    },
+    state: () => new Map([...velocity].map(([name, v]) => [`toySgd/velocity/${name}`, v])),
+    hyperparameters: (scope) => ({ learningRate: rate(scope.clock) }),
+    dispose() {
+      for (const v of velocity.values()) v.dispose();
+      velocity.clear();
+    },
+  };
+}
+
+/** The weights of a model as one plain array. */
+export function weightsOf(model: tf.LayersModel): number[] {
+  return model.getWeights().flatMap((w) => [...w.dataSync()]);
+}

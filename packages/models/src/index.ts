@@ -1,0 +1,13 @@
+export { anyDigits } from './data/any-digits.js';
+export type { AnyDigitsOptions } from './data/any-digits.js';
+export { cifar10 } from './data/cifar.js';
+export { digits } from './data/digits.js';
+export type { DigitsOptions } from './data/digits.js';
+export { fashionMnist, mnist } from './data/mnist.js';
+export type { DataOptions, Split } from './data/source.js';
+export { lenet } from './lenet.js';
+export type { LenetOptions } from './lenet.js';
+export { mlp } from './mlp.js';
+export type { MlpOptions } from './mlp.js';
+export { resnet, resnet20 } from './resnet.js';
+export type { Resnet20Options, ResnetOptions } from './resnet.js';

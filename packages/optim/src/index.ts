@@ -1,0 +1,19 @@
+export { type AdamForm, type AdamOptions, adam } from './adam.js';
+export { type AdamWOptions, adamw } from './adamw.js';
+export { type ClipByGlobalNormOptions, clipByGlobalNorm } from './clip.js';
+export type { DecayFilter } from './decay.js';
+export { constant } from './schedules/constant.js';
+export { type CosineOptions, cosine } from './schedules/cosine.js';
+export { type DemonOptions, demon } from './schedules/demon.js';
+export { type ExponentialOptions, exponential } from './schedules/exponential.js';
+export { type LinearOptions, linear } from './schedules/linear.js';
+export {
+  type OneCycleMomentumOptions,
+  type OneCycleOptions,
+  oneCycle,
+  oneCycleMomentum,
+} from './schedules/one-cycle.js';
+export { type RexOptions, rex } from './schedules/rex.js';
+export { type StepDecayOptions, stepDecay } from './schedules/step-decay.js';
+export { type WarmupOptions, warmup } from './schedules/warmup.js';
+export { type SgdOptions, sgd } from './sgd.js';

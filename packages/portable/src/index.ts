@@ -1,0 +1,2 @@
+export type { PortableCounters, PortableEngine } from './engine.js';
+export { registerPortable } from './engine.js';
