@@ -1,0 +1,183 @@
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+type Floats = Float32Array;
+type Optional = Float32Array | null;
+
+/** The functions of the C++ addon (cpp/addon.cpp). Outputs are arguments; nothing is checked but the types of arrays. */
+export interface Addon {
+  fill(y: Floats, value: number): void;
+  unary(op: number, x: Floats, y: Floats, p: number, q: number): void;
+  /** An operand shorter than y is one number. */
+  binary(op: number, a: Floats, b: Floats, y: Floats): void;
+  /** The plan: rank, then sizes, steps of a and steps of b, innermost axis last. */
+  binaryBroadcast(op: number, a: Floats, b: Floats, y: Floats, plan: Int32Array): void;
+  addN(y: Floats, count: number, ...terms: Floats[]): void;
+  biasActivation(x: Floats, bias: Floats, y: Floats, relu: number): void;
+  reluBiasGrad(dy: Floats, y: Floats, dx: Floats, dbias: Floats): void;
+  dropout(x: Floats, y: Floats, threshold: number, keepScale: number, seed: number): void;
+  reduce(op: number, x: Floats, y: Floats, outer: number, count: number, inner: number, scale: number): void;
+  argMax(x: Floats, y: Int32Array, columns: number): void;
+  norms(x: Floats, y: Floats, outer: number, count: number, inner: number): void;
+  expand(x: Floats, y: Floats, outer: number, count: number, inner: number, scale: number): void;
+  softmax(x: Floats, y: Floats, columns: number): void;
+  softmaxCrossEntropy(
+    logits: Floats,
+    labels: Floats,
+    loss: Floats,
+    dlogits: Floats,
+    correct: Floats,
+    rows: number,
+    columns: number,
+  ): void;
+  batchNorm(
+    x: Floats,
+    gamma: Floats,
+    beta: Floats,
+    residual: Optional,
+    y: Floats,
+    mean: Floats,
+    variance: Floats,
+    invStd: Floats,
+    epsilon: number,
+    relu: number,
+  ): void;
+  batchNormGrad(
+    dy: Floats,
+    x: Floats,
+    y: Optional,
+    gamma: Floats,
+    mean: Floats,
+    invStd: Floats,
+    dx: Floats,
+    dgamma: Floats,
+    dbeta: Floats,
+    dresidual: Optional,
+  ): void;
+  batchNormInference(
+    x: Floats,
+    mean: Floats,
+    variance: Floats,
+    gamma: Optional,
+    beta: Optional,
+    y: Floats,
+    epsilon: number,
+  ): void;
+  maxPool(x: Floats, y: Floats, window: Int32Array): void;
+  maxPoolGrad(dy: Floats, x: Floats, y: Floats, dx: Floats, window: Int32Array): void;
+  avgPool(x: Floats, y: Floats, window: Int32Array): void;
+  avgPoolGrad(dy: Floats, dx: Floats, window: Int32Array): void;
+  /** The plan: rank, then sizes of y and steps in x, innermost axis last. */
+  transpose(x: Floats, y: Floats, plan: Int32Array): void;
+  take(x: Floats, indices: Int32Array, scales: Optional, y: Floats, outer: number, count: number, inner: number): void;
+  put(x: Floats, indices: Int32Array, scales: Optional, y: Floats, outer: number, count: number, inner: number): void;
+  sgd(
+    w: Floats,
+    g: Floats,
+    v: Optional,
+    learningRate: number,
+    momentum: number,
+    nesterov: number,
+    weightDecay: number,
+  ): void;
+  adam(
+    w: Floats,
+    g: Floats,
+    m: Floats,
+    v: Floats,
+    learningRate: number,
+    beta1: number,
+    beta2: number,
+    gain: number,
+    epsilon: number,
+    weightDecay: number,
+    correction1: number,
+    correction2: number,
+  ): void;
+  matMul(
+    a: Floats,
+    b: Floats,
+    bias: Optional,
+    c: Floats,
+    batchA: number,
+    batchB: number,
+    rows: number,
+    columns: number,
+    depth: number,
+    transposeA: number,
+    transposeB: number,
+    relu: number,
+  ): void;
+  convForward(x: Floats, filter: Floats, bias: Optional, y: Floats, shape: Int32Array, relu: number): void;
+  convInputGrad(dy: Floats, filter: Floats, dx: Floats, shape: Int32Array): void;
+  convFilterGrad(x: Floats, dy: Floats, dfilter: Floats, shape: Int32Array): void;
+  setThreads(threads: number): void;
+  threads(): number;
+  instructionSet(): string;
+  libraryVersion(): string;
+  newBuffer(bytes: number): ArrayBuffer;
+}
+
+/** Numbers of the unary operations: those of `Unary` in cpp/loops.hpp. */
+export const UNARY = {
+  relu: 0,
+  relu6: 1,
+  step: 2,
+  square: 3,
+  negate: 4,
+  exp: 5,
+  log: 6,
+  sqrt: 7,
+  rsqrt: 8,
+  sigmoid: 9,
+  tanh: 10,
+  abs: 11,
+  clip: 12,
+  elu: 13,
+  leakyRelu: 14,
+  scale: 15,
+} as const;
+
+/** Numbers of the binary operations: those of `Binary` in cpp/loops.hpp. */
+export const BINARY = {
+  add: 0,
+  subtract: 1,
+  multiply: 2,
+  divide: 3,
+  maximum: 4,
+  minimum: 5,
+  squaredDifference: 6,
+  reluGrad: 7,
+} as const;
+
+/** Numbers of the reductions: those of `Reduction` in cpp/loops.hpp. */
+export const REDUCTION = { sum: 0, max: 1 } as const;
+
+const REMEDY = `To build it: run script/bootstrap (or "node packages/native/build.mjs"); on Debian it needs the packages \
+libdnnl-dev, g++ and cmake.`;
+
+/** Loads the addon: the local build, or else the package of this platform. Throws with all that was tried. */
+export function loadAddon(): Addon {
+  if (process.env['FRUGAL_NATIVE'] === 'off') {
+    throw new Error('The native engine is switched off: the environment has FRUGAL_NATIVE=off. Unset it to use it.');
+  }
+  // libgomp reads these once, when it is loaded with the addon. With its default spin count, one other busy process makes
+  // every parallel region several times slower; with this one it costs nothing on a quiet machine.
+  process.env['OMP_NUM_THREADS'] ??= String(availableParallelism());
+  process.env['GOMP_SPINCOUNT'] ??= '1000';
+  const require = createRequire(import.meta.url);
+  const candidates = [
+    fileURLToPath(new URL('../build/frugal_native.node', import.meta.url)),
+    `@frugal/native-${process.platform}-${process.arch}`,
+  ];
+  const failures: string[] = [];
+  for (const candidate of candidates) {
+    try {
+      return require(candidate) as Addon;
+    } catch (error) {
+      failures.push(`  ${candidate}: ${(error as Error).message.split('\n')[0] ?? ''}`);
+    }
+  }
+  throw new Error(['The native engine could not be loaded. Tried:', ...failures, REMEDY].join('\n'));
+}

@@ -1,0 +1,39 @@
+import { around, type One, type Registry } from './kernel.js';
+
+interface SliceAttrs {
+  readonly axis: number;
+  readonly indices: Int32Array;
+  readonly scales?: Float32Array | null;
+}
+
+function fits({ indices, scales }: SliceAttrs, size: number): boolean {
+  if (scales !== undefined && scales !== null && scales.length !== indices.length) return false;
+  // An index outside would be a wild write: cheap to check against moving the slices.
+  for (let i = 0; i < indices.length; i++) {
+    const index = indices[i] as number;
+    if (index < 0 || index >= size) return false;
+  }
+  return indices.length > 0;
+}
+
+/** Taking slices along an axis, and placing them in zeros. */
+export function registerSlices(registry: Registry): void {
+  registry.custom<One, SliceAttrs>('FrugalTake', (backend, { x }, attrs) => {
+    const { indices, scales = null } = attrs;
+    const axis = attrs.axis < 0 ? attrs.axis + x.shape.length : attrs.axis;
+    const { outer, count, inner } = around(x.shape, axis);
+    if (!fits(attrs, count)) return undefined;
+    const y = backend.buffer(outer * indices.length * inner);
+    backend.addon.take(backend.floats(x), indices, scales, y, outer, count, inner);
+    return backend.tensor(y, x.shape.with(axis, indices.length));
+  });
+  registry.custom<One, SliceAttrs & { size: number }>('FrugalPut', (backend, { x }, attrs) => {
+    const { indices, scales = null, size } = attrs;
+    const axis = attrs.axis < 0 ? attrs.axis + x.shape.length : attrs.axis;
+    const { outer, count, inner } = around(x.shape, axis);
+    if (count !== indices.length || !fits(attrs, size)) return undefined;
+    const y = backend.buffer(outer * size * inner);
+    backend.addon.put(backend.floats(x), indices, scales, y, outer, size, inner);
+    return backend.tensor(y, x.shape.with(axis, size));
+  });
+}
