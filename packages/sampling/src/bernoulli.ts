@@ -22,10 +22,8 @@ export function bernoulli(options: SamplingOptions): Method {
       name: 'bernoulli',
       source: SOURCE,
       unbiased: true,
-      choose: (_n, k, weights, random) => {
-        const w = weights();
-        return w.some((value) => value > 0) ? chooseBernoulli(inclusionProbabilities(w, k), random) : 'exact';
-      },
+      weighted: true,
+      choose: (weights, k, random) => chooseBernoulli(inclusionProbabilities(weights, k), random),
     },
     options,
   );

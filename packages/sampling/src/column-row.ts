@@ -22,10 +22,8 @@ export function columnRow(options: SamplingOptions): Method {
       name: 'columnRow',
       source: SOURCE,
       unbiased: true,
-      choose: (_n, k, weights, random) => {
-        const w = weights();
-        return w.some((value) => value > 0) ? chooseDraws(drawProbabilities(w), k, random) : 'exact';
-      },
+      weighted: true,
+      choose: (weights, k, random) => chooseDraws(drawProbabilities(weights), k, random),
     },
     options,
   );

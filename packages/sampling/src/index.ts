@@ -8,3 +8,4 @@ export { columnRow } from './column-row.js';
 export type { SamplingMode, SamplingOptions } from './rule.js';
 export { topK } from './top-k.js';
 export { uniform } from './uniform.js';
+export { winnerTakeAll } from './winner-take-all.js';

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import {
   type Call,
   checkChoice,
@@ -11,14 +11,14 @@ import {
   type Product,
   putSlices,
   type Rule,
-  type Schedule,
+  type Scope,
   type Selection,
   type Site,
   squaredNorms,
   type Stream,
   takeSlices,
 } from '@frugal/core';
-import { keepCount } from './selection.js';
+import { keepCount, sum } from './selection.js';
 
 /**
  * Where sampling acts.
@@ -45,8 +45,8 @@ export interface SamplingOptions {
   readonly output?: boolean;
 }
 
-/** Chooses k of the indices whose weights w_i = |A_i|·|B_i| are given; `weights` computes them on demand. */
-export type Chooser = (n: number, k: number, weights: () => Float64Array, random: Stream) => Selection | 'exact';
+/** Chooses about k of the indices whose weights w_i = |A_i|·|B_i| are given: finite, and at least one positive. */
+export type Chooser = (weights: Float64Array, k: number, random: Stream) => Selection;
 
 /** What makes one sampling method. */
 export interface SamplingMethod {
@@ -56,21 +56,22 @@ export interface SamplingMethod {
   readonly source: string;
   /** Is the estimate of one product unbiased? */
   readonly unbiased: boolean;
-  /** Chooses the indices. */
+  /** Does it look at the weights? If not, no norms are computed: all weights are 1. */
+  readonly weighted: boolean;
+  /** Chooses the indices; never none. */
   readonly choose: Chooser;
 }
 
-/** The sample of Y, if Y is sampled, and where its slices are kept. */
+/** What one call of a site draws from: a key of its own in the step, and the sample of Y, if Y is sampled. */
 interface Plan {
-  readonly selection: Selection | undefined;
   readonly key: string;
+  readonly selection?: Selection;
 }
 
-interface Settings {
-  readonly keep: Schedule;
-  readonly minK: number;
-  readonly mode: SamplingMode;
-}
+/** The sample of one product; undefined means exact. */
+type Sampler = (call: Call, key: string, product: Product, left: tf.Tensor, right: tf.Tensor) => Selection | undefined;
+
+type Pair = readonly [left: tf.Tensor, right: tf.Tensor];
 
 const KNOWN = ['keep', 'mode', 'minK', 'skip', 'output'];
 
@@ -80,128 +81,110 @@ function pairWeights(left: tf.Tensor, leftAxis: number, right: tf.Tensor, rightA
   return Float64Array.from(a, (value, i) => Math.sqrt(value * (b[i] as number)));
 }
 
-/** Chooses for one product; undefined means exact. */
-function select(
-  method: SamplingMethod,
-  settings: Settings,
-  call: Call,
-  product: Product,
-  left: tf.Tensor,
-  right: tf.Tensor,
-  key: string,
-): Selection | undefined {
-  const axes = contraction(call.site.geometry, product);
-  const n = left.shape[axes.left] as number;
-  const k = keepCount(n, settings.keep(call.scope.clock), settings.minK);
-  if (k === n) return undefined;
-  const weights = (): Float64Array => pairWeights(left, axes.left, right, axes.right);
-  const chosen = method.choose(n, k, weights, call.scope.random(method.name, key, product));
-  return chosen === 'exact' ? undefined : chosen;
+function sampler(method: SamplingMethod, options: SamplingOptions): Sampler {
+  const { name, weighted, choose } = method;
+  const keep = hyper(name, 'keep', options.keep, { min: 0, aboveMin: true, max: 1 });
+  const minK = checkInteger(name, 'minK', options.minK ?? 10, { min: 1 });
+  return ({ site, scope }, key, product, left, right) => {
+    const axes = contraction(site.geometry, product);
+    const n = left.shape[axes.left] as number;
+    const k = keepCount(n, keep(scope.clock), minK);
+    if (k === n) return undefined;
+    const weights = weighted ? pairWeights(left, axes.left, right, axes.right) : new Float64Array(n).fill(1);
+    const all = sum(weights);
+    // Nothing to choose by. A NaN must come out as NaN: a sample could leave it out, and hide that training diverged.
+    if (!(all > 0 && all < Infinity)) return undefined;
+    return choose(weights, k, scope.random(name, key, product));
+  };
 }
 
+/** Numbers the calls of each site in a step, so that a layer used twice draws twice. */
+function callKeys(): (call: Call) => string {
+  const counts = new WeakMap<Scope, Map<string, number>>();
+  return ({ scope, site: { name } }) => {
+    const seen = counts.get(scope) ?? new Map<string, number>();
+    const index = seen.get(name) ?? 0;
+    counts.set(scope, seen.set(name, index + 1));
+    return `${name}/${index}`;
+  };
+}
+
+/** The chosen slices of both operands; the left ones carry the scales. */
+function slicesOf(call: Call, product: Product, left: tf.Tensor, right: tf.Tensor, selection: Selection): Pair {
+  const axes = contraction(call.site.geometry, product);
+  const { indices } = selection;
+  return [takeSlices(left, axes.left, selection), takeSlices(right, axes.right, { indices })];
+}
+
+const planOf = (call: Call<Plan>): Plan => call.plan as Plan;
 const replaceAt = (shape: readonly number[], axis: number, n: number): number[] =>
   shape.map((d, i) => (i === axis ? n : d));
-const sliceName = (call: Call<Plan>, operand: 'x' | 'w'): string => `${(call.plan as Plan).key}/${operand}`;
 
-/** Y over the chosen inputs; the slices are kept for the backward pass. */
-function sampledForward(call: Call<Plan>, x: tf.Tensor, w: tf.Tensor): tf.Tensor {
-  const selection = call.plan?.selection;
-  if (!selection) return call.exact.forward(x, w);
-  const { left, right } = contraction(call.site.geometry, 'forward');
-  if (selection.indices.length === 0) return tf.mul(call.exact.forward(x, w), 0);
-  const xs = takeSlices(x, left, selection);
-  const ws = takeSlices(w, right, { indices: selection.indices });
-  call.scope.keep(sliceName(call, 'x'), xs);
-  call.scope.keep(sliceName(call, 'w'), ws);
-  return call.exact.forward(xs, ws);
-}
-
-function throughInputGrad(call: Call<Plan>, dy: tf.Tensor, w: tf.Tensor, xShape: readonly number[]): tf.Tensor {
-  const selection = call.plan?.selection;
-  if (!selection) return call.exact.inputGrad(dy, w, xShape);
-  if (selection.indices.length === 0) return tf.zeros([...xShape]);
-  const { left } = contraction(call.site.geometry, 'forward');
-  const shape = replaceAt(xShape, left, selection.indices.length);
-  const slices = call.exact.inputGrad(dy, call.scope.get(sliceName(call, 'w')) as tf.Tensor, shape);
-  return putSlices(slices, left, xShape[left] as number, selection);
-}
-
-function throughWeightGrad(call: Call<Plan>, x: tf.Tensor, dy: tf.Tensor, wShape: readonly number[]): tf.Tensor {
-  const selection = call.plan?.selection;
-  if (!selection) return call.exact.weightGrad(x, dy, wShape);
-  if (selection.indices.length === 0) return tf.zeros([...wShape]);
-  const { right } = contraction(call.site.geometry, 'forward');
-  const shape = replaceAt(wShape, right, selection.indices.length);
-  const slices = call.exact.weightGrad(call.scope.get(sliceName(call, 'x')) as tf.Tensor, dy, shape);
-  return putSlices(slices, right, wShape[right] as number, { indices: selection.indices });
-}
-
-/** A backward product over chosen indices of its own contracted axis. */
-function sampledBackward(
-  selection: Selection | undefined,
-  axes: { left: number; right: number },
-  left: tf.Tensor,
-  right: tf.Tensor,
-  product: (left: tf.Tensor, right: tf.Tensor) => tf.Tensor,
-): tf.Tensor {
-  if (!selection) return product(left, right);
-  if (selection.indices.length === 0) return tf.mul(product(left, right), 0);
-  return product(takeSlices(left, axes.left, selection), takeSlices(right, axes.right, { indices: selection.indices }));
-}
-
-function forwardRule(
-  method: SamplingMethod,
-  settings: Settings,
-  nextKey: (call: Call) => string,
-): Pick<Rule<Plan>, 'plan' | 'forward'> {
+/** Y is sampled; dX and dW are the exact gradients of that Y, so they are zero where nothing was chosen. */
+function through(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
+  const kept = (call: Call<Plan>, operand: 'x' | 'w'): string => `${planOf(call).key}/${operand}`;
   return {
-    plan(call, x, w) {
-      const key = nextKey(call);
-      return { key, selection: select(method, settings, call, 'forward', x, w, key) };
+    ...blackBox(sample, keyOf),
+    forward(call, x, w) {
+      const { selection } = planOf(call);
+      if (!selection) return call.exact.forward(x, w);
+      const [xs, ws] = slicesOf(call, 'forward', x, w, selection);
+      call.scope.keep(kept(call, 'x'), xs);
+      call.scope.keep(kept(call, 'w'), ws);
+      return call.exact.forward(xs, ws);
     },
-    forward: sampledForward,
-  };
-}
-
-function backwardRule(
-  method: SamplingMethod,
-  settings: Settings,
-  nextKey: (call: Call) => string,
-): Pick<Rule<Plan>, 'inputGrad' | 'weightGrad'> {
-  return {
     inputGrad(call, dy, w, xShape) {
-      const selection = select(method, settings, call, 'inputGrad', dy, w, nextKey(call));
-      return sampledBackward(selection, contraction(call.site.geometry, 'inputGrad'), dy, w, (d, v) =>
-        call.exact.inputGrad(d, v, xShape),
-      );
+      const { selection } = planOf(call);
+      if (!selection) return call.exact.inputGrad(dy, w, xShape);
+      const { left } = contraction(call.site.geometry, 'forward');
+      const shape = replaceAt(xShape, left, selection.indices.length);
+      const slices = call.exact.inputGrad(dy, call.scope.get(kept(call, 'w')) as tf.Tensor, shape);
+      return putSlices(slices, left, xShape[left] as number, selection);
     },
     weightGrad(call, x, dy, wShape) {
-      const selection = select(method, settings, call, 'weightGrad', x, dy, nextKey(call));
-      return sampledBackward(selection, contraction(call.site.geometry, 'weightGrad'), x, dy, (v, d) =>
-        call.exact.weightGrad(v, d, wShape),
-      );
+      const { selection } = planOf(call);
+      if (!selection) return call.exact.weightGrad(x, dy, wShape);
+      const { right } = contraction(call.site.geometry, 'forward');
+      const shape = replaceAt(wShape, right, selection.indices.length);
+      const slices = call.exact.weightGrad(call.scope.get(kept(call, 'x')) as tf.Tensor, dy, shape);
+      return putSlices(slices, right, wShape[right] as number, { indices: selection.indices });
     },
   };
 }
 
-function rulesOf(mode: SamplingMode, method: SamplingMethod, settings: Settings): Partial<Rule<Plan>> {
-  let calls = 0;
-  let step = -1;
-  // Numbers the calls of a step, so that a layer used twice draws and keeps twice.
-  const nextKey = ({ site, scope }: Call): string => {
-    if (scope.clock.step !== step) calls = 0;
-    step = scope.clock.step;
-    return `${site.name}/${calls++}`;
+/** Each gradient is sampled over the axis that it contracts. */
+function backward(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
+  return {
+    plan: (call) => ({ key: keyOf(call) }),
+    inputGrad(call, dy, w, xShape) {
+      const selection = sample(call, planOf(call).key, 'inputGrad', dy, w);
+      const [d, v] = selection ? slicesOf(call, 'inputGrad', dy, w, selection) : ([dy, w] as const);
+      return call.exact.inputGrad(d, v, xShape);
+    },
+    weightGrad(call, x, dy, wShape) {
+      const selection = sample(call, planOf(call).key, 'weightGrad', x, dy);
+      const [v, d] = selection ? slicesOf(call, 'weightGrad', x, dy, selection) : ([x, dy] as const);
+      return call.exact.weightGrad(v, d, wShape);
+    },
   };
-  switch (mode) {
-    case 'through':
-      return { ...forwardRule(method, settings, nextKey), inputGrad: throughInputGrad, weightGrad: throughWeightGrad };
-    case 'backward':
-      return backwardRule(method, settings, nextKey);
-    case 'blackBox':
-      return forwardRule(method, settings, nextKey);
-  }
 }
+
+/** Y is sampled, nothing else. */
+function blackBox(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
+  return {
+    plan(call, x, w) {
+      const key = keyOf(call);
+      return { key, selection: sample(call, key, 'forward', x, w) };
+    },
+    forward(call, x, w) {
+      const { selection } = planOf(call);
+      const [xs, ws] = selection ? slicesOf(call, 'forward', x, w, selection) : ([x, w] as const);
+      return call.exact.forward(xs, ws);
+    },
+  };
+}
+
+const MODES = { through, backward, blackBox };
 
 /**
  * Makes a sampling method from a chooser: checks the options and writes the three products of each mode over axes, so that
@@ -212,19 +195,14 @@ function rulesOf(mode: SamplingMode, method: SamplingMethod, settings: Settings)
 export function samplingMethod(method: SamplingMethod, options: SamplingOptions): Method {
   const { name, source, unbiased } = method;
   checkOptions(name, options, KNOWN);
-  const mode = checkChoice(name, 'mode', options.mode ?? 'through', ['through', 'backward', 'blackBox']);
-  const settings = {
-    mode,
-    keep: hyper(name, 'keep', options.keep, { min: 0, aboveMin: true, max: 1 }),
-    minK: checkInteger(name, 'minK', options.minK ?? 10, { min: 1 }),
-  };
+  const mode = checkChoice(name, 'mode', options.mode ?? 'through', Object.keys(MODES) as SamplingMode[]);
   const { skip, output = false } = options;
   const rule: Rule<Plan> = {
     name,
     // A sample of Y goes through a nonlinearity, so its gradient is biased even where the product is not.
     bias: unbiased && mode === 'backward' ? 'unbiased' : 'biased',
     accepts: (site) => (output || site.role === 'hidden') && !(skip?.(site) ?? false),
-    ...rulesOf(mode, method, settings),
+    ...MODES[mode](sampler(method, options), callKeys()),
   };
   return { name, source, rule: rule as Rule };
 }

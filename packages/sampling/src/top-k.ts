@@ -22,8 +22,5 @@ const SOURCE =
  * ```
  */
 export function topK(options: SamplingOptions): Method {
-  return samplingMethod(
-    { name: 'topK', source: SOURCE, unbiased: false, choose: (_n, k, weights) => chooseTop(weights(), k) },
-    options,
-  );
+  return samplingMethod({ name: 'topK', source: SOURCE, unbiased: false, weighted: true, choose: chooseTop }, options);
 }

@@ -20,7 +20,8 @@ export function uniform(options: SamplingOptions): Method {
       name: 'uniform',
       source: SOURCE,
       unbiased: true,
-      choose: (n, k, _weights, random) => chooseUniform(n, k, random),
+      weighted: false,
+      choose: (weights, k, random) => chooseUniform(weights.length, k, random),
     },
     options,
   );
