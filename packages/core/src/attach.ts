@@ -1,13 +1,15 @@
 import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
 import { chainOptimizer, type FitOptions } from './fit-optimizer.js';
+import type { FusedActivation } from './kernels/bias-activation.js';
 import { registerKernels } from './kernels/register.js';
 import { type CallableLayer, leaves, outputLayers, variableOf, type Leaf, type LinearLayer } from './layers/keras.js';
+import { findFusions, installFusion } from './layers/fuse.js';
 import { coverage, hasSoftmax, installLinear } from './layers/linear-layer.js';
 import { installLogits, installTrainingLayer } from './layers/training-layers.js';
 import { linear } from './linear.js';
 import type { Method } from './method.js';
-import { type Counts, counted, exactProducts, multiplyAdds } from './products.js';
+import { type Counts, counted, exactProducts } from './products.js';
 import { mergeRules, type Rule } from './rule.js';
 import { clockAt, type Clock } from './schedule.js';
 import { openScope, type Scope } from './scope.js';
@@ -90,34 +92,11 @@ function installSite(leaf: Leaf, tally: Tally, methods: readonly Method[], runti
   const { site, rule, done, exact } = tally;
   const observers = methods.flatMap((method) => method.observer ?? []);
   const products = counted(exactProducts(site.geometry), done);
-  const product = (x: tf.Tensor, w: tf.Tensor): tf.Tensor => {
+  const product = (x: tf.Tensor, activation: FusedActivation): tf.Tensor => {
     const call = { site, exact: products, scope: runtime.scope };
-    const tracked = trackExact(rule, exact);
-    return linear(x, w, { call, rule: tracked, observers });
+    return linear(x, site.kernel, site.bias, { call, rule, observers, exact, activation });
   };
-  return installLinear(leaf.layer as LinearLayer, site, product, () => runtime.logits);
-}
-
-/** The rule, with the multiply-adds of the exact products written to `exact` at each of its calls. */
-function trackExact(rule: Rule | undefined, exact: Counts): Rule {
-  return {
-    name: rule?.name ?? 'exact',
-    bias: rule?.bias ?? 'unbiased',
-    ...(rule?.plan && { plan: rule.plan.bind(rule) }),
-    forward(call, x, w) {
-      const y = rule?.forward?.(call, x, w) ?? call.exact.forward(x, w);
-      exact.forward += multiplyAdds(y.shape, w.shape);
-      return y;
-    },
-    inputGrad(call, dy, w, xShape) {
-      exact.inputGrad += multiplyAdds(dy.shape, w.shape);
-      return rule?.inputGrad?.(call, dy, w, xShape) ?? call.exact.inputGrad(dy, w, xShape);
-    },
-    weightGrad(call, x, dy, wShape) {
-      exact.weightGrad += multiplyAdds(dy.shape, wShape);
-      return rule?.weightGrad?.(call, x, dy, wShape) ?? call.exact.weightGrad(x, dy, wShape);
-    },
-  };
+  return installLinear(leaf.layer as LinearLayer, product, () => runtime.logits);
 }
 
 function findUncovered(all: readonly Leaf[], sites: readonly Site[]): Uncovered[] {
@@ -186,7 +165,14 @@ export function attach(model: tf.LayersModel, ...methods: readonly Method[]): At
     if (!site) continue;
     tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
   }
+  const fusions = findFusions(
+    model,
+    all.map(({ layer }) => layer),
+  );
+  const fused = new Set(fusions.flatMap(({ norm, add, relu }) => [norm, add, relu]));
+  undo.push(...fusions.map(installFusion));
   for (const leaf of all) {
+    if (fused.has(leaf.layer)) continue;
     const tally = tallies.find(({ site }) => site.name === leaf.path);
     if (tally) undo.push(installSite(leaf, tally, methods, runtime));
     else undo.push(...installOther(leaf, all.indexOf(leaf), model, runtime));

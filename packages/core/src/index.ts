@@ -24,7 +24,7 @@ export { putSlices, type Selection, squaredNorms, takeSlices } from './kernels/s
 export { type AdamHyper, adamUpdate, movingAverage, type SgdHyper, sgdUpdate } from './kernels/update.js';
 export { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 export type { Method } from './method.js';
-export { type Counts, counted, type ExactProducts, exactProducts, multiplyAdds } from './products.js';
+export { type Counts, counted, type Epilogue, type ExactProducts, exactProducts, multiplyAdds } from './products.js';
 export { autoProgress, bar, jsonLines, type Progress, type ProgressEvent, type ProgressStream } from './progress.js';
 export { type Stream, stream } from './rng.js';
 export { type Call, mergeRules, type Observer, type Rule } from './rule.js';

@@ -1,5 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
-import { type Composite, registerGradientOnce, runOne } from './kernels/run.js';
+import { biasActivation, type FusedActivation } from './kernels/bias-activation.js';
+import { type Composite, registerGradientOnce, runKernel, runOne } from './kernels/run.js';
+import { type Counts, type Epilogue, multiplyAdds } from './products.js';
 import type { Call, Observer, Rule } from './rule.js';
 
 /** What the product kernel needs to know; travels in its attributes, which TensorFlow.js hands on untouched. */
@@ -10,22 +12,52 @@ export interface Bridge {
   readonly rule: Rule | undefined;
   /** Who looks. */
   readonly observers: readonly Observer[];
+  /** Receives the multiply-adds of the exact products, whatever the rule does. */
+  readonly exact: Counts;
+  /** What follows the product. */
+  readonly activation: FusedActivation;
 }
 
-/** The product of a site as a kernel: Y = X·W, or what the rule puts in its place. */
+type Inputs = { readonly x: tf.Tensor; readonly w: tf.Tensor; readonly bias?: tf.Tensor };
+
+function forward({ call, rule, exact, activation }: Bridge, { x, w, bias }: Inputs): tf.Tensor {
+  if (rule?.plan) {
+    call.plan = rule.plan(call, x, w);
+    call.scope.plans.set(call.site.name, call.plan);
+  }
+  const epilogue: Epilogue | undefined =
+    bias || activation === 'relu' ? { ...(bias && { bias }), activation } : undefined;
+  let y: tf.Tensor;
+  if (rule?.forward) {
+    const z = rule.forward(call, x, w);
+    y = bias ? biasActivation(z, bias, activation) : activation === 'relu' ? tf.relu(z) : z;
+  } else {
+    const [xs, ws] = rule?.operands?.(call, x, w) ?? [x, w];
+    y = call.exact.forward(xs, ws, epilogue);
+  }
+  exact.forward += multiplyAdds(y.shape, w.shape);
+  return y;
+}
+
+/** The product of a site as a kernel: activation(X·W + bias), or what the rule puts in place of X·W. */
 export const linearComposite: Composite = {
   name: 'FrugalLinear',
-  compute: ({ x, w }: Record<string, tf.Tensor>, { bridge }: { bridge: Bridge }) => {
-    const { call, rule } = bridge;
-    const left = x as tf.Tensor;
-    const right = w as tf.Tensor;
-    if (rule?.plan) {
-      call.plan = rule.plan(call, left, right);
-      call.scope.plans.set(call.site.name, call.plan);
-    }
-    return rule?.forward ? rule.forward(call, left, right) : call.exact.forward(left, right);
-  },
+  compute: (inputs: Record<string, tf.Tensor>, { bridge }: { bridge: Bridge }) =>
+    forward(bridge, inputs as unknown as Inputs),
 };
+
+const leading = (tensor: tf.Tensor): number[] => Array.from({ length: tensor.rank - 1 }, (_, axis) => axis);
+
+/** Takes the gradient of y back through activation and bias. */
+function throughEpilogue(
+  dy: tf.Tensor,
+  y: tf.Tensor,
+  activation: FusedActivation,
+): { d: tf.Tensor; db: () => tf.Tensor } {
+  if (activation === 'linear') return { d: dy, db: () => tf.sum(dy, leading(dy)) };
+  const [d, db] = runKernel('FrugalReluBiasGrad', { dy, y }) as [tf.Tensor, tf.Tensor];
+  return { d, db: () => db };
+}
 
 /**
  * Registers the gradient of the product kernel. Its thunks are lazy: the first layer of a model computes no dX, which
@@ -35,24 +67,33 @@ export function registerLinearGradient(): void {
   registerGradientOnce({
     kernelName: linearComposite.name,
     inputsToSave: ['x', 'w'],
+    outputsToSave: [true],
     gradFunc: (dy, saved, attrs) => {
-      const { call, rule, observers } = (attrs as unknown as { bridge: Bridge }).bridge;
-      const [x, w] = saved as [tf.Tensor, tf.Tensor];
-      const d = dy as tf.Tensor;
+      const { call, rule, observers, exact, activation } = (attrs as unknown as { bridge: Bridge }).bridge;
+      const [x, w, y] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
+      const { d, db } = throughEpilogue(dy as tf.Tensor, y, activation);
       for (const observer of observers) tf.tidy(() => observer.onBackward(call, x, d));
       return {
-        x: () => rule?.inputGrad?.(call, d, w, x.shape) ?? call.exact.inputGrad(d, w, x.shape),
-        w: () => rule?.weightGrad?.(call, x, d, w.shape) ?? call.exact.weightGrad(x, d, w.shape),
+        x: () => {
+          exact.inputGrad += multiplyAdds(d.shape, w.shape);
+          return rule?.inputGrad?.(call, d, w, x.shape) ?? call.exact.inputGrad(d, w, x.shape);
+        },
+        w: () => {
+          exact.weightGrad += multiplyAdds(d.shape, w.shape);
+          return rule?.weightGrad?.(call, x, d, w.shape) ?? call.exact.weightGrad(x, d, w.shape);
+        },
+        bias: db,
       };
     },
   });
 }
 
 /** Evaluates the product of a site. A dense x of higher rank is flattened to [rows, features] and back. */
-export function linear(x: tf.Tensor, w: tf.Tensor, bridge: Bridge): tf.Tensor {
+export function linear(x: tf.Tensor, w: tf.Tensor, bias: tf.Tensor | undefined, bridge: Bridge): tf.Tensor {
+  const rest = { w, ...(bias && { bias }) };
   if (bridge.call.site.geometry.kind === 'conv2d' || x.rank === 2)
-    return runOne(linearComposite.name, { x, w }, { bridge });
+    return runOne(linearComposite.name, { x, ...rest }, { bridge });
   const features = x.shape.at(-1) as number;
-  const y = runOne(linearComposite.name, { x: tf.reshape(x, [-1, features]), w }, { bridge });
+  const y = runOne(linearComposite.name, { x: tf.reshape(x, [-1, features]), ...rest }, { bridge });
   return tf.reshape(y, [...x.shape.slice(0, -1), w.shape[1] as number]);
 }

@@ -1,10 +1,19 @@
 import * as tf from '@tensorflow/tfjs';
+import type { FusedActivation } from './kernels/bias-activation.js';
 import type { Geometry, Product } from './site.js';
+
+/** What follows a product in its layer and is computed in the same pass. */
+export interface Epilogue {
+  /** Added over the last axis. */
+  readonly bias?: tf.Tensor;
+  /** Applied last. */
+  readonly activation: FusedActivation;
+}
 
 /** The exact products of a geometry, on whole tensors or on slices of them. */
 export interface ExactProducts {
-  /** Y = X·W. */
-  forward(x: tf.Tensor, w: tf.Tensor): tf.Tensor;
+  /** Y = X·W, or activation(X·W + bias). */
+  forward(x: tf.Tensor, w: tf.Tensor, epilogue?: Epilogue): tf.Tensor;
   /** dX = dY·Wᵀ, of shape `xShape`. */
   inputGrad(dy: tf.Tensor, w: tf.Tensor, xShape: readonly number[]): tf.Tensor;
   /** dW = Xᵀ·dY, of shape `wShape`. */
@@ -20,7 +29,12 @@ const run = (kernel: string, inputs: Record<string, tf.Tensor>, attrs: object): 
   tf.engine().runKernel(kernel, inputs as unknown as tf.NamedTensorMap, attrs as tf.NamedAttrMap) as tf.Tensor;
 
 const dense: ExactProducts = {
-  forward: (x, w) => run('BatchMatMul', { a: x, b: w }, { transposeA: false, transposeB: false }),
+  forward: (x, w, epilogue) => {
+    const attrs = { transposeA: false, transposeB: false };
+    if (!epilogue) return run('BatchMatMul', { a: x, b: w }, attrs);
+    const { bias, activation } = epilogue;
+    return run('_FusedMatMul', { a: x, b: w, ...(bias && { bias }) }, { ...attrs, activation });
+  },
   inputGrad: (dy, w) => run('BatchMatMul', { a: dy, b: w }, { transposeA: false, transposeB: true }),
   weightGrad: (x, dy) => run('BatchMatMul', { a: x, b: dy }, { transposeA: true, transposeB: false }),
 };
@@ -28,7 +42,11 @@ const dense: ExactProducts = {
 const conv2d = (strides: readonly [number, number], pad: 'same' | 'valid'): ExactProducts => {
   const attrs = { strides: [...strides], pad, dataFormat: 'NHWC', dilations: [1, 1] };
   return {
-    forward: (x, filter) => run('Conv2D', { x, filter }, attrs),
+    forward: (x, filter, epilogue) => {
+      if (!epilogue) return run('Conv2D', { x, filter }, attrs);
+      const { bias, activation } = epilogue;
+      return run('FusedConv2D', { x, filter, ...(bias && { bias }) }, { ...attrs, activation });
+    },
     inputGrad: (dy, filter, xShape) =>
       run('Conv2DBackpropInput', { dy, filter }, { ...attrs, inputShape: [...xShape] }),
     weightGrad: (x, dy, wShape) => run('Conv2DBackpropFilter', { x, dy }, { ...attrs, filterShape: [...wShape] }),
@@ -51,8 +69,8 @@ export function multiplyAdds(yShape: readonly number[], wShape: readonly number[
 /** `exact`, but every call adds its multiply-adds to `done`: what a rule reports is what it ran. */
 export function counted(exact: ExactProducts, done: Counts): ExactProducts {
   return {
-    forward(x, w) {
-      const y = exact.forward(x, w);
+    forward(x, w, epilogue) {
+      const y = exact.forward(x, w, epilogue);
       done.forward += multiplyAdds(y.shape, w.shape);
       return y;
     },

@@ -27,6 +27,11 @@ export interface Rule<Plan = unknown> {
   readonly bias: 'unbiased' | 'biased';
   /** Chooses, before Y: plain data, never tensors; visible to all three products as `call.plan`. */
   plan?(call: Call<Plan>, x: tf.Tensor, w: tf.Tensor): Plan;
+  /**
+   * What to multiply in place of x and w: a Y that is the exact product of less. Bias and activation are then fused into
+   * it, which they are not into a `forward`. A rule has one of the two.
+   */
+  operands?(call: Call<Plan>, x: tf.Tensor, w: tf.Tensor): readonly [tf.Tensor, tf.Tensor];
   /** Y in place of X·W. */
   forward?(call: Call<Plan>, x: tf.Tensor, w: tf.Tensor): tf.Tensor;
   /** dX in place of dY·Wᵀ. */
@@ -45,7 +50,8 @@ export interface Observer {
   onBackward(call: Call, x: tf.Tensor, dy: tf.Tensor): void;
 }
 
-const PRODUCTS = ['forward', 'inputGrad', 'weightGrad'] as const;
+const PRODUCTS = { forward: ['forward', 'operands'], inputGrad: ['inputGrad'], weightGrad: ['weightGrad'] } as const;
+const MEMBERS = ['operands', 'forward', 'inputGrad', 'weightGrad'] as const;
 
 /**
  * The rules that act at one site as one rule. Two rules that replace the same product are an error with both names.
@@ -56,8 +62,8 @@ export function mergeRules(site: Site, rules: readonly Rule[]): Rule | undefined
   const active = rules.filter((rule) => rule.accepts?.(site) ?? true);
   const [first, ...rest] = active;
   if (first === undefined || rest.length === 0) return first;
-  for (const product of PRODUCTS) {
-    const owners = active.filter((rule) => rule[product] !== undefined);
+  for (const [product, members] of Object.entries(PRODUCTS)) {
+    const owners = active.filter((rule) => members.some((member) => rule[member] !== undefined));
     if (owners.length > 1) {
       throw new FrugalError(
         'CONFLICT',
@@ -70,22 +76,21 @@ export function mergeRules(site: Site, rules: readonly Rule[]): Rule | undefined
 
 /** Rules of disjoint products: each sees its own plan. */
 function together(rules: readonly Rule[]): Rule {
-  const own = (call: Call, index: number): Call => ({
-    ...call,
-    plan: (call.plan as readonly unknown[] | undefined)?.[index],
-  });
-  const pick = (product: (typeof PRODUCTS)[number]): number => rules.findIndex((rule) => rule[product] !== undefined);
-  const [f, i, w] = PRODUCTS.map(pick) as [number, number, number];
-  return {
+  const merged: Rule = {
     name: rules.map((rule) => rule.name).join(' + '),
     bias: rules.some((rule) => rule.bias === 'biased') ? 'biased' : 'unbiased',
-    plan: (call, x, kernel) => rules.map((rule, index) => rule.plan?.(own(call, index), x, kernel)),
-    ...(f >= 0 && { forward: (call, x, kernel) => (rules[f] as Required<Rule>).forward(own(call, f), x, kernel) }),
-    ...(i >= 0 && {
-      inputGrad: (call, dy, kernel, shape) => (rules[i] as Required<Rule>).inputGrad(own(call, i), dy, kernel, shape),
-    }),
-    ...(w >= 0 && {
-      weightGrad: (call, x, dy, shape) => (rules[w] as Required<Rule>).weightGrad(own(call, w), x, dy, shape),
-    }),
-  } satisfies Rule;
+    plan: (call, x, w) => rules.map((rule, index) => rule.plan?.(withOwnPlan(call, index), x, w)),
+  };
+  const members = MEMBERS.flatMap((member) => {
+    const index = rules.findIndex((rule) => rule[member] !== undefined);
+    if (index < 0) return [];
+    const own = (rules[index] as Rule)[member] as (call: Call, ...rest: unknown[]) => unknown;
+    return [[member, (call: Call, ...rest: unknown[]) => own(withOwnPlan(call, index), ...rest)]];
+  });
+  return Object.assign(merged, Object.fromEntries(members));
 }
+
+const withOwnPlan = (call: Call, index: number): Call => ({
+  ...call,
+  plan: (call.plan as readonly unknown[] | undefined)?.[index],
+});

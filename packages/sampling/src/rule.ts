@@ -100,12 +100,12 @@ function sampler(method: SamplingMethod, options: SamplingOptions): Sampler {
 
 /** Numbers the calls of each site in a step, so that a layer used twice draws twice. */
 function callKeys(): (call: Call) => string {
-  const counts = new WeakMap<Scope, Map<string, number>>();
-  return ({ scope, site: { name } }) => {
-    const seen = counts.get(scope) ?? new Map<string, number>();
-    const index = seen.get(name) ?? 0;
-    counts.set(scope, seen.set(name, index + 1));
-    return `${name}/${index}`;
+  const counts = new WeakMap<Scope, Map<number, number>>();
+  return ({ scope, site: { index } }) => {
+    const seen = counts.get(scope) ?? new Map<number, number>();
+    const use = seen.get(index) ?? 0;
+    counts.set(scope, seen.set(index, use + 1));
+    return `${index}/${use}`;
   };
 }
 
@@ -125,13 +125,13 @@ function through(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<P
   const kept = (call: Call<Plan>, operand: 'x' | 'w'): string => `${planOf(call).key}/${operand}`;
   return {
     ...blackBox(sample, keyOf),
-    forward(call, x, w) {
+    operands(call, x, w) {
       const { selection } = planOf(call);
-      if (!selection) return call.exact.forward(x, w);
+      if (!selection) return [x, w];
       const [xs, ws] = slicesOf(call, 'forward', x, w, selection);
       call.scope.keep(kept(call, 'x'), xs);
       call.scope.keep(kept(call, 'w'), ws);
-      return call.exact.forward(xs, ws);
+      return [xs, ws];
     },
     inputGrad(call, dy, w, xShape) {
       const { selection } = planOf(call);
@@ -176,10 +176,9 @@ function blackBox(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<
       const key = keyOf(call);
       return { key, selection: sample(call, key, 'forward', x, w) };
     },
-    forward(call, x, w) {
+    operands(call, x, w) {
       const { selection } = planOf(call);
-      const [xs, ws] = selection ? slicesOf(call, 'forward', x, w, selection) : ([x, w] as const);
-      return call.exact.forward(xs, ws);
+      return selection ? slicesOf(call, 'forward', x, w, selection) : [x, w];
     },
   };
 }

@@ -78,6 +78,30 @@ interface SymbolicLike {
   readonly inputs: readonly SymbolicLike[];
 }
 
+/** One use of a layer: who it takes from and who it is. */
+interface NodeLike {
+  readonly outboundLayer: CallableLayer;
+  readonly inboundLayers: readonly CallableLayer[];
+}
+
+/** A layer's uses, as consumer and as producer. */
+interface GraphLayer {
+  readonly inboundNodes: readonly NodeLike[];
+  readonly outboundNodes: readonly NodeLike[];
+}
+
+/** The layers a layer takes from, if it is used once. */
+export function inputsOf(layer: CallableLayer): readonly CallableLayer[] {
+  const [node, ...others] = (layer as unknown as GraphLayer).inboundNodes;
+  return node && others.length === 0 ? node.inboundLayers : [];
+}
+
+/** The layer that takes a layer's result, if there is exactly one and the layer is used once. */
+export function onlyConsumer(layer: CallableLayer): CallableLayer | undefined {
+  const { inboundNodes, outboundNodes } = layer as unknown as GraphLayer;
+  return inboundNodes.length === 1 && outboundNodes.length === 1 ? outboundNodes[0]?.outboundLayer : undefined;
+}
+
 /** A layer and its place in the model. */
 export interface Leaf {
   /** Names of the nested models and wrappers around it and its own, joined by `/`. */
@@ -128,14 +152,15 @@ export function outputLayers(model: tf.LayersModel, accept: (layer: CallableLaye
 }
 
 /** Overrides a layer's `call` while training; the returned function removes the override. */
-export function overrideTraining<L extends CallableLayer>(
-  layer: L,
-  call: (this: L, x: tf.Tensor) => tf.Tensor | undefined,
+export function overrideTraining(
+  layer: CallableLayer,
+  call: (x: tf.Tensor, inputs: readonly tf.Tensor[]) => tf.Tensor | undefined,
 ): () => void {
   const stock = layer.call;
   layer.call = function (this: CallableLayer, inputs, kwargs) {
-    const x = Array.isArray(inputs) ? inputs[0] : inputs;
-    const y = kwargs?.training === true && x !== undefined ? call.call(layer, x) : undefined;
+    const all = [inputs].flat();
+    const [x] = all;
+    const y = kwargs?.training === true && x !== undefined ? call(x, all) : undefined;
     return y ?? stock.call(layer, inputs, kwargs);
   };
   return () => {

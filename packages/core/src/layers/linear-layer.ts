@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
-import { biasActivation } from '../kernels/bias-activation.js';
-import type { Geometry, Site } from '../site.js';
-import { type CallableLayer, type LinearLayer, overrideTraining, variableOf } from './keras.js';
+import type { FusedActivation } from '../kernels/bias-activation.js';
+import type { Geometry } from '../site.js';
+import { type CallableLayer, type LinearLayer, overrideTraining } from './keras.js';
 
 /** Why a layer with a kernel is not a site, or its geometry. */
 export type Coverage = { readonly geometry: Geometry } | { readonly reason: string };
@@ -31,24 +31,20 @@ export function hasSoftmax(layer: CallableLayer): boolean {
 }
 
 /**
- * Sends the products of a layer through `product` while training; the bias and relu are fused, any other activation is
- * the layer's own. With `logits()` true a softmax is left out.
+ * Sends a layer through `product` while training, which adds the bias and applies relu; any other activation is the layer's
+ * own. With `logits()` true a softmax is left out.
  */
 export function installLinear(
   layer: LinearLayer,
-  site: Site,
-  product: (x: tf.Tensor, w: tf.Tensor) => tf.Tensor,
+  product: (x: tf.Tensor, activation: FusedActivation) => tf.Tensor,
   logits: () => boolean,
 ): () => void {
   return overrideTraining(layer, (x) =>
     tf.tidy(() => {
       const name = layer.activation?.getClassName() ?? 'linear';
-      const z = product(x, site.kernel);
-      const relu = name === 'relu';
-      const y = site.bias
-        ? biasActivation(z, variableOf(layer.bias as NonNullable<LinearLayer['bias']>), relu ? 'relu' : 'linear')
-        : z;
-      if (name === 'linear' || (relu && site.bias) || (name === 'softmax' && logits())) return y;
+      if (name === 'relu') return product(x, 'relu');
+      const y = product(x, 'linear');
+      if (name === 'linear' || (name === 'softmax' && logits())) return y;
       return layer.activation?.apply(y) ?? y;
     }),
   );

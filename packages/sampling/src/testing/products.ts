@@ -85,7 +85,7 @@ export function runRule(
   const [y, dx, dw] = tf.tidy(() => {
     if (rule.plan) call.plan = rule.plan(call, x, w);
     return [
-      (rule.forward ?? ((_c, a, b) => exact.forward(a, b)))(call, x, w),
+      rule.forward?.(call, x, w) ?? exact.forward(...(rule.operands?.(call, x, w) ?? ([x, w] as const))),
       (rule.inputGrad ?? ((_c, a, b, s) => exact.inputGrad(a, b, s)))(call, dy, w, x.shape),
       (rule.weightGrad ?? ((_c, a, b, s) => exact.weightGrad(a, b, s)))(call, x, dy, w.shape),
     ];
