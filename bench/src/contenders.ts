@@ -14,7 +14,7 @@ export interface Contender {
   optimizer(): Transform;
 }
 
-const rate = 0.05;
+const rate = 0.02;
 const decaying = (): Transform => sgd({ learningRate: linear({ initial: rate }), momentum: 0.9 });
 // Demon lowers the effective rate by itself: η/(1 − β_t) falls linearly to η.
 const withDemon = (): Transform => sgd({ learningRate: rate, momentum: demon({ initial: 0.9 }) });

@@ -87,7 +87,7 @@ function together(rules: readonly Rule[]): Rule {
     const own = (rules[index] as Rule)[member] as (call: Call, ...rest: unknown[]) => unknown;
     return [[member, (call: Call, ...rest: unknown[]) => own(withOwnPlan(call, index), ...rest)]];
   });
-  return Object.assign(merged, Object.fromEntries(members));
+  return Object.assign(merged, Object.fromEntries(members) as Partial<Rule>);
 }
 
 const withOwnPlan = (call: Call, index: number): Call => ({

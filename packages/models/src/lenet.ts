@@ -44,7 +44,12 @@ export function lenet(options: LenetOptions = {}): tf.LayersModel {
     conv('conv2', 64),
     tf.layers.maxPooling2d({ poolSize: 2, name: 'pool2' }),
     tf.layers.flatten({ name: 'flatten' }),
-    tf.layers.dense({ units: 1024, activation: 'relu', kernelInitializer: glorotUniform(seed, 'dense1'), name: 'dense1' }),
+    tf.layers.dense({
+      units: 1024,
+      activation: 'relu',
+      kernelInitializer: glorotUniform(seed, 'dense1'),
+      name: 'dense1',
+    }),
     tf.layers.dense({
       units: classes,
       activation: 'softmax',

@@ -219,6 +219,11 @@ void sgd(const Arguments& args) {
   a.momentum = args.real(4);
   a.nesterov = args.flag(5);
   a.weightDecay = args.real(6);
+  a.columns = args.integer(7);
+  size_t chosen = 0;
+  a.chosen = args.optionalInts(8, &chosen);
+  a.chosenCount = chosen;
+  a.norms = args.optionalFloats(9);
   loops().sgd(a);
 }
 

@@ -60,6 +60,12 @@ struct SgdArgs {
   Index size;
   float learningRate, momentum, weightDecay;
   bool nesterov;
+  // Row by row, when columns > 0: g holds only the rows `chosen` (ascending), or all of them where that is null, and the
+  // new squared norm of each row goes to `norms`, unless null.
+  Index columns;
+  const int32_t* chosen;
+  Index chosenCount;
+  float* norms;
 };
 
 struct AdamArgs {

@@ -35,6 +35,13 @@ class Arguments {
     return type == napi_object ? floats(i) : nullptr;
   }
 
+  int32_t* optionalInts(size_t i, size_t* length) const {
+    if (i >= count_) return nullptr;
+    napi_valuetype type;
+    check(napi_typeof(env_, values_[i], &type), "an argument");
+    return type == napi_object ? ints(i, length) : nullptr;
+  }
+
   double number(size_t i) const {
     double value = 0;
     check(i < count_ ? napi_get_value_double(env_, values_[i], &value) : napi_invalid_arg, "a number");

@@ -80,6 +80,9 @@ export interface Addon {
     momentum: number,
     nesterov: number,
     weightDecay: number,
+    columns: number,
+    chosen: Int32Array | null,
+    norms: Optional,
   ): void;
   adam(
     w: Floats,

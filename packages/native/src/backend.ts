@@ -1,12 +1,15 @@
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import type { Addon } from './addon.js';
 import { BufferPool } from './buffer-pool.js';
 import type { Counters } from './counters.js';
-import { type DataId, NativeStorage } from './storage.js';
+import { type DataId, type Entry, NativeStorage, type PendingRows } from './storage.js';
 
 /** Arrays up to this length are copied for whoever reads them, so that their buffers can be used again. */
 const COPIED_LENGTH = 4096;
+
+/** The values of a tensor that is not written out. */
+const NOTHING = new Float32Array(0);
 
 type BackendValues = ReturnType<MathBackendCPU['readSync']>;
 
@@ -19,7 +22,7 @@ export class NativeBackend extends MathBackendCPU {
   constructor(addon: Addon, counters: Counters) {
     super();
     this.addon = addon;
-    this.data = new NativeStorage(this);
+    this.data = new NativeStorage(this, (entry) => this.#writeOut(entry));
     this.#pool = new BufferPool(addon, counters);
   }
 
@@ -38,6 +41,27 @@ export class NativeBackend extends MathBackendCPU {
     const dataId = {};
     this.data.set(dataId, { values, dtype: 'float32', refCount: 1, pooled: true, escaped: false });
     return { dataId, shape: shape as number[], dtype: 'float32' };
+  }
+
+  /**
+   * The matrix of `size` rows whose rows `indices` are those of `rows`, and zero elsewhere, not written out before somebody
+   * reads it: an optimizer update never does.
+   */
+  pendingRows(rows: tf.Tensor, indices: Int32Array, size: number): tf.TensorInfo {
+    const dataId = {};
+    const pending = { rows: tf.keep(rows.clone()), indices, size };
+    this.data.set(dataId, { values: NOTHING, dtype: 'float32', refCount: 1, pooled: true, escaped: false, pending });
+    return { dataId, shape: rows.shape.with(0, size), dtype: 'float32' };
+  }
+
+  #writeOut(entry: Entry): void {
+    const { rows, indices, size } = entry.pending as PendingRows;
+    Reflect.deleteProperty(entry, 'pending');
+    const columns = rows.shape[1] as number;
+    const values = this.#pool.take(size * columns);
+    this.addon.put(this.floats(rows), indices, null, values, 1, size, columns);
+    entry.values = values;
+    rows.dispose();
   }
 
   /** The values of a float32 tensor, in place: for the duration of a kernel only. */
@@ -59,6 +83,7 @@ export class NativeBackend extends MathBackendCPU {
   writable(tensor: tf.TensorInfo): Float32Array {
     const entry = this.data.peek(tensor.dataId);
     const values = this.floats(tensor);
+    Reflect.deleteProperty(entry, 'norms');
     if (entry.pooled === true && entry.escaped !== true) return values;
     const fresh = this.#pool.take(values.length);
     fresh.set(values);
@@ -111,6 +136,10 @@ export class NativeBackend extends MathBackendCPU {
       this.disposeData(entry.complexTensorInfos.imag.dataId, true);
     }
     this.data.delete(dataId);
+    if (entry.pending !== undefined) {
+      entry.pending.rows.dispose();
+      return true;
+    }
     if (entry.pooled === true && entry.escaped !== true) this.#pool.give(entry.values as Float32Array);
     return true;
   }

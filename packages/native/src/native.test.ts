@@ -5,6 +5,7 @@ import { registerNative } from './index.js';
 import { customKernels } from './testing/custom.suite.js';
 import { gradients } from './testing/gradient.suite.js';
 import { memoryRules } from './testing/memory.suite.js';
+import { rows } from './testing/rows.suite.js';
 import { stockKernels } from './testing/stock.suite.js';
 
 function reasonOfAbsence(): string | undefined {
@@ -43,6 +44,7 @@ if (absence === undefined) {
     describe('custom kernels', customKernels);
     describe('memory', memoryRules);
     describe('gradients', gradients);
+    describe('rows', rows);
   });
 } else {
   describe.skip(`native engine absent: ${absence}`, () => {

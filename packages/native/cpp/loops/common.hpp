@@ -26,6 +26,11 @@ float tanhf(float) noexcept;
 #endif
 
 namespace frugal {
+namespace FRUGAL_ISA {
+// Sum of squares of a contiguous run; one function, so that everyone who needs it gets the same bits.
+double sumOfSquares(const float* x, Index n);
+}  // namespace FRUGAL_ISA
+
 namespace {
 
 // Below this many elements one thread is faster: entering a parallel region costs some 0.5 us even with one thread.

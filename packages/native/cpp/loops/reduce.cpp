@@ -156,8 +156,16 @@ void argMax(const float* x, int32_t* y, Index rows, Index columns) {
   });
 }
 
+__attribute__((noinline)) double sumOfSquares(const float* x, Index n) { return runSum(x, n, Square{}); }
+
 void norms(const float* x, float* y, Around shape, void* scratch) {
   if (shape.inner == 1) return sumColumns(x, y, shape.outer, shape.count, 1.0f, scratch, Square{});
+  if (shape.outer == 1 && shape.count >= omp_get_max_threads()) {
+    inParallel(shape.count, shape.count * shape.inner, 1, [=](Index begin, Index end, int) {
+      for (Index k = begin; k < end; k++) y[k] = static_cast<float>(sumOfSquares(x + k * shape.inner, shape.inner));
+    });
+    return;
+  }
   if (shape.outer == 1) return sumRuns(x, y, shape.count, shape.inner, 1.0f, scratch, Square{});
   inParallel(shape.count, shape.outer * shape.count * shape.inner, 1, [=](Index begin, Index end, int) {
     for (Index k = begin; k < end; k++) {

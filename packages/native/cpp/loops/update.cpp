@@ -24,14 +24,69 @@ void sgdLoop(const SgdArgs& args) {
   });
 }
 
+// One row: with its gradient, or with none (g is null), which is a gradient of zeros that nobody reads.
+template <bool HasMomentum, bool Nesterov>
+void sgdRow(const SgdArgs& args, float* w, float* v, const float* g) {
+  const float rate = args.learningRate, momentum = args.momentum, decay = args.learningRate * args.weightDecay;
+  const Index columns = args.columns;
+  if (g == nullptr && !HasMomentum) {
+    if (decay == 0) return;
+#pragma omp simd
+    for (Index i = 0; i < columns; i++) w[i] = w[i] - decay * w[i];
+    return;
+  }
+  if (g == nullptr) {
+#pragma omp simd
+    for (Index i = 0; i < columns; i++) {
+      const float velocity = momentum * v[i];
+      v[i] = velocity;
+      w[i] = w[i] - rate * (Nesterov ? momentum * velocity : velocity) - decay * w[i];
+    }
+    return;
+  }
+#pragma omp simd
+  for (Index i = 0; i < columns; i++) {
+    float direction = g[i];
+    if (HasMomentum) {
+      const float velocity = momentum * v[i] + g[i];
+      v[i] = velocity;
+      direction = Nesterov ? g[i] + momentum * velocity : velocity;
+    }
+    w[i] = w[i] - rate * direction - decay * w[i];
+  }
+}
+
+template <bool HasMomentum, bool Nesterov>
+void sgdRows(const SgdArgs& args) {
+  const Index columns = args.columns;
+  inParallel(args.size / columns, args.size, 1, [=](Index begin, Index end, int) {
+    Index next = 0;
+    while (next < args.chosenCount && args.chosen[next] < begin) next++;
+    for (Index row = begin; row < end; row++) {
+      const float* g = nullptr;
+      if (args.chosen == nullptr) g = args.g + row * columns;
+      else if (next < args.chosenCount && args.chosen[next] == row) g = args.g + next++ * columns;
+      float* w = args.w + row * columns;
+      sgdRow<HasMomentum, Nesterov>(args, w, HasMomentum ? args.v + row * columns : nullptr, g);
+      if (args.norms != nullptr) args.norms[row] = static_cast<float>(FRUGAL_ISA::sumOfSquares(w, columns));
+    }
+  });
+}
+
+template <bool HasMomentum, bool Nesterov>
+void sgdAny(const SgdArgs& args) {
+  if (args.columns > 0) sgdRows<HasMomentum, Nesterov>(args);
+  else sgdLoop<HasMomentum, Nesterov>(args);
+}
+
 }  // namespace
 
 namespace FRUGAL_ISA {
 
 void sgd(const SgdArgs& args) {
-  if (args.v == nullptr) sgdLoop<false, false>(args);
-  else if (args.nesterov) sgdLoop<true, true>(args);
-  else sgdLoop<true, false>(args);
+  if (args.v == nullptr) sgdAny<false, false>(args);
+  else if (args.nesterov) sgdAny<true, true>(args);
+  else sgdAny<true, false>(args);
 }
 
 void adam(const AdamArgs& a) {

@@ -1,4 +1,4 @@
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { BINARY } from '../addon.js';
 import { around, type One, type Registry, sizeOf } from './kernel.js';
 import type { Activation } from './norm.js';
@@ -57,6 +57,9 @@ function registerDropout(registry: Registry): void {
 }
 
 /** Frugal's fused elementwise kernels, reductions and loss. */
+/** Matrices of at least so many rows have their squared norms kept up to date: fewer are as quickly computed anew. */
+const NORM_ROWS = 64;
+
 export function registerFused(registry: Registry): void {
   registerActivations(registry);
   registerLoss(registry);
@@ -74,7 +77,14 @@ export function registerFused(registry: Registry): void {
   registry.custom<One, { axis: number }>('FrugalNorms', (backend, { x }, { axis }) => {
     const { outer, count, inner } = around(x.shape, axis < 0 ? axis + x.shape.length : axis);
     const y = backend.buffer(count);
+    const entry = backend.data.peek(x.dataId);
+    if (entry.norms !== undefined && outer === 1 && entry.norms.length === count) {
+      y.set(entry.norms);
+      return backend.tensor(y, [count]);
+    }
     backend.addon.norms(backend.floats(x), y, outer, count, inner);
+    // Asked once for a matrix, asked again: updates of the matrix will keep them up to date.
+    if (x instanceof tf.Variable && outer === 1 && count >= NORM_ROWS) entry.norms = y.slice();
     return backend.tensor(y, [count]);
   });
 }

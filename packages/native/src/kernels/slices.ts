@@ -1,4 +1,8 @@
+import * as tf from '@tensorflow/tfjs';
 import { around, type One, type Registry } from './kernel.js';
+
+/** Rows of at least so many columns are not written into zeros before somebody needs the zeros. */
+const PENDING_COLUMNS = 64;
 
 interface SliceAttrs {
   readonly axis: number;
@@ -32,6 +36,8 @@ export function registerSlices(registry: Registry): void {
     const axis = attrs.axis < 0 ? attrs.axis + x.shape.length : attrs.axis;
     const { outer, count, inner } = around(x.shape, axis);
     if (count !== indices.length || !fits(attrs, size)) return undefined;
+    const matrix = axis === 0 && x.shape.length === 2 && inner >= PENDING_COLUMNS;
+    if (matrix && scales === null && x instanceof tf.Tensor) return backend.pendingRows(x as tf.Tensor, indices, size);
     const y = backend.buffer(outer * size * inner);
     backend.addon.put(backend.floats(x), indices, scales, y, outer, size, inner);
     return backend.tensor(y, x.shape.with(axis, size));

@@ -62,10 +62,21 @@ export function registerUpdate(registry: Registry): void {
     const state = v ?? undefined;
     if (!sameSizes(w, g, state ?? w)) return undefined;
     const { learningRate, momentum, nesterov, weightDecay } = attrs;
+    const entry = backend.data.peek(w.dataId);
+    const { norms = null } = entry;
     const { values, created } = targetsOf(backend, state === undefined ? [w] : [w, state]);
     const [weights, velocity = null] = values as [Float32Array, Float32Array?];
-    const up = backend.floats(g);
-    backend.addon.sgd(weights, up, velocity, learningRate, momentum, nesterov ? 1 : 0, weightDecay);
+    const pending = backend.data.find(g.dataId)?.pending;
+    const byRows = pending !== undefined || norms !== null;
+    const columns = byRows ? sizeOf(w.shape) / (w.shape[0] as number) : 0;
+    const gradient = pending === undefined ? backend.floats(g) : backend.floats(pending.rows);
+    const hyper = [learningRate, momentum, nesterov ? 1 : 0, weightDecay] as const;
+    backend.addon.sgd(weights, gradient, velocity, ...hyper, columns, pending?.indices ?? null, norms);
+    if (norms !== null) {
+      // Where the data were shared, the norms are now those of the copy.
+      Reflect.deleteProperty(entry, 'norms');
+      backend.data.peek((created[0] ?? w).dataId).norms = norms;
+    }
     return created;
   });
   registry.custom<AdamInputs, AdamAttrs>('FrugalAdam', (backend, { w, g, m, v }, attrs) => {
