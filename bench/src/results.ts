@@ -88,9 +88,13 @@ export function table(rows: readonly (readonly string[])[]): string {
   return [line(head), widths.map((w) => '─'.repeat(w)).join('  '), ...body.map(line)].join('\n');
 }
 
+/** What to say when other work is likely to disturb the timings. */
+export function busyNote(load: number = loadavg()[0] ?? 0, cores: number = cpus().length): string | undefined {
+  return load > cores * 0.75 ? `The machine is busy (load ${load.toFixed(1)}): timings will be wrong.` : undefined;
+}
+
 /** Warns when other work is likely to disturb the timings. */
 export function warnIfBusy(): void {
-  const [load = 0] = loadavg();
-  if (load > cpus().length * 0.75)
-    process.stderr.write(`The machine is busy (load ${load.toFixed(1)}): timings will be wrong.\n`);
+  const note = busyNote();
+  if (note !== undefined) process.stderr.write(`${note}\n`);
 }

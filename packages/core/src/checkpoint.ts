@@ -3,6 +3,7 @@ import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import type { Chain } from './chain.js';
+import { activeEngine } from './engine/ladder.js';
 import { FrugalError } from './errors.js';
 import { decodeSafetensors, encodeSafetensors, type NamedArray } from './safetensors.js';
 
@@ -43,6 +44,8 @@ export interface CheckpointOptions {
 interface Manifest<T> {
   readonly format: 'frugal-checkpoint-1';
   readonly sha256: string;
+  /** The engine that wrote it: another one goes on with other bits. */
+  readonly engine: string;
   readonly cursor: Cursor;
   readonly history: T;
 }
@@ -59,6 +62,8 @@ export function variablesOf(model: tf.LayersModel, links: Chain): Map<string, tf
   const state = [...links.state()].map(([name, variable]) => [`chain/${name}`, variable] as const);
   return new Map([...weights, ...state]);
 }
+
+const engineName = (): string => activeEngine()?.detail ?? tf.getBackend();
 
 async function writeDurably(path: string, bytes: Buffer | string): Promise<void> {
   const file = await open(path, 'w');
@@ -109,6 +114,7 @@ export async function saveCheckpoint<T>(
   const manifest: Manifest<T> = {
     format: 'frugal-checkpoint-1',
     sha256: createHash('sha256').update(bytes).digest('hex'),
+    engine: engineName(),
     cursor,
     history,
   };
@@ -184,6 +190,9 @@ export async function loadCheckpoint<T>(
       continue;
     }
     restore(variables, found.arrays, path);
+    const { engine } = found.manifest;
+    if (engine !== engineName())
+      warn(`The checkpoint was made on ${engine}; on ${engineName()} the run goes on with other bits.`);
     return { cursor: found.manifest.cursor, history: found.manifest.history };
   }
   return undefined;

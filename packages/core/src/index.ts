@@ -10,7 +10,7 @@ export type { CheckpointOptions } from './checkpoint.js';
 export { batchCount, batches, type BatchOptions, checkDataset, type Dataset, slice, targetWidth } from './data.js';
 export { diagnose, type Finding, formatFindings } from './engine/doctor.js';
 export type { Engine, EngineCounters, EngineName, Rejected } from './engine/engine.js';
-export { activeEngine, type EngineOptions, useEngine } from './engine/ladder.js';
+export { activeEngine, EngineError, type EngineOptions, useEngine } from './engine/ladder.js';
 export { loadTensorflow, type Importer, type TensorflowResult } from './engine/tensorflow.js';
 export { type ErrorCode, FrugalError, show } from './errors.js';
 export { defaultLoss, evaluate, type Evaluation } from './evaluate.js';

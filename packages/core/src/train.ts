@@ -77,7 +77,8 @@ async function resume(run: Run): Promise<Cursor> {
 
 /**
  * Trains a model and tells what it did. Seeded: the same seed on the same engine gives the same bits, also across a
- * checkpoint and resume. A loss that is not finite stops the run before any weight moves.
+ * checkpoint and resume. A loss that is not finite stops the run before the
+ * optimizer moves any weight.
  *
  * @param model - any built `tf.LayersModel` of one output; its weights are changed, its layers are given back as they were
  * @param data - the training set

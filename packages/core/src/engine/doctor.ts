@@ -1,6 +1,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
-import { type EngineName, useEngine } from './ladder.js';
+import type { Rejected } from './engine.js';
+import { EngineError, type EngineName, useEngine } from './ladder.js';
 
 /** One thing that `frugal doctor` looked at. */
 export interface Finding {
@@ -14,28 +15,20 @@ export interface Finding {
   readonly remedy?: string;
 }
 
+const failure = ({ name, reason, remedy }: Rejected): Finding => ({
+  subject: name.includes('/') ? name : `engine ${name}`,
+  ok: false,
+  found: reason,
+  ...(remedy !== undefined && { remedy }),
+});
+
 async function examine(name: EngineName): Promise<Finding[]> {
   try {
     const { detail, rejected } = await useEngine(name, { log: () => undefined });
-    const failures = rejected.map(({ name: subject, reason, remedy }) => ({
-      subject,
-      ok: false,
-      found: reason,
-      ...(remedy !== undefined && { remedy }),
-    }));
-    return [...failures, { subject: `engine ${name}`, ok: true, found: detail }];
+    return [...rejected.map(failure), { subject: `engine ${name}`, ok: true, found: detail }];
   } catch (error) {
-    const [reason = '', remedy] = (error as Error).message
-      .replace(/^The engine \w+ cannot be used\. /, '')
-      .split(' (remedy: ');
-    return [
-      {
-        subject: `engine ${name}`,
-        ok: false,
-        found: reason,
-        ...(remedy !== undefined && { remedy: remedy.replace(/\)$/, '') }),
-      },
-    ];
+    if (!(error instanceof EngineError)) throw error;
+    return error.rejected.map(failure);
   }
 }
 

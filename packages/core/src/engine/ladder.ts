@@ -71,6 +71,12 @@ const portable: Rung = async () => {
 const cpu: Rung = () =>
   Promise.resolve({ name: 'cpu', backend: 'cpu', detail: 'cpu, plain JavaScript', ...noCounters });
 
+/** The cpu backend greets its first use with a line that advertises another engine (tfjs-backend-cpu 4.22, backend_cpu.ts). */
+function silenceGreeting(): void {
+  const backend = tf.findBackend('cpu') as { firstUse?: boolean } | null;
+  if (backend) backend.firstUse = false;
+}
+
 const LADDER: Record<(typeof CHOICES)[number], readonly Rung[]> = {
   auto: [tensorflow([GPU_PACKAGE], true), native, tensorflow([CPU_PACKAGE], false), portable, cpu],
   tensorflow: [tensorflow([GPU_PACKAGE, CPU_PACKAGE], false)],
@@ -85,6 +91,18 @@ async function activate(backend: string): Promise<string | undefined> {
   await tf.ready();
   registerKernels(backend);
   return healthProblem();
+}
+
+/** No engine: what was tried, as text and as data. */
+export class EngineError extends FrugalError {
+  /** What was tried. */
+  readonly rejected: readonly Rejected[];
+
+  /** Says what was asked for, and why each rung failed. */
+  constructor(choice: string, rejected: readonly Rejected[]) {
+    super('ENGINE', `The engine ${choice} cannot be used. ${reasons(rejected)}`);
+    this.rejected = rejected;
+  }
 }
 
 const reasons = (rejected: readonly Rejected[]): string =>
@@ -108,6 +126,7 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
   const choice = checkChoice('useEngine', 'name', name ?? process.env['FRUGAL_ENGINE'] ?? 'auto', CHOICES);
   const log = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
   const rejected: Rejected[] = [];
+  silenceGreeting();
   for (const rung of LADDER[choice]) {
     const result = await rung(options);
     if (!('backend' in result)) {
@@ -126,7 +145,7 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
     log(`Frugal runs on ${engine.detail}${why}.`);
     return engine;
   }
-  throw new FrugalError('ENGINE', `The engine ${choice} cannot be used. ${reasons(rejected)}`);
+  throw new EngineError(choice, rejected);
 }
 
 /** The engine that `useEngine` made for the active backend, if it did. */

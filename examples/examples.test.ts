@@ -1,0 +1,54 @@
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+
+const folder = import.meta.dirname;
+const run = promisify(execFile);
+
+/** What each program must print; a child that exits with another code than 0 rejects. */
+const expected: Record<string, RegExp> = {
+  '00-readme.ts':
+    /^conv1 +kept 1\.000\nconv2 +kept 0\.500\ndense1 +kept 0\.500\noutput +kept 1\.000\ntest accuracy 0\.[6-9]/m,
+  '01-train-sampled.ts':
+    /exact +test accuracy 0\.[6-9].*\ntopK +test accuracy 0\.[6-9](.|\n)*conv2 +topK +0\.500\n(.|\n)*every trainable weight is covered/,
+  '02-keras-fit.ts':
+    /epoch 3 +loss [01]\.\d+ +accuracy 0\.[5-9]\d+\nhidden: winnerTakeAll, kept 0\.[4-7]\d+ (.|\n)*head: exact, kept 1\.000(.|\n)*stock again: true/,
+  '03-schedules.ts':
+    / 500 +0\.8182 +0\.0500 +0\.0810 +0\.0536\n(.|\n)*1000 +0\.0000(.|\n)*CONFIG: sgd: .* contains "rate"\./,
+  '04-own-method.ts':
+    /conv\/kernel +one sample \d\.\d+ +mean of 400 0\.[01]\d+\nhead\/kernel +one sample \d\.\d+ +mean of 400 0\.[01]\d+\nconv: half of the batch, kept 0\.750\nhead: half of the batch, kept 0\.833/,
+  '05-own-loop.ts': /epoch 3 +loss [01]\.\d+ +steps 45 +test accuracy 0\.[3-9]\d+\n.*4\.44e-5\n.*left behind: true/,
+  '06-checkpoint.ts': /ABORTED: run: stopped at step 17 (.|\n)*resumed: 30 steps, 3 epochs(.|\n)*same bits: true/,
+};
+
+const programs = readdirSync(folder).filter((name) => /^\d\d-.*\.ts$/.test(name));
+
+test('every program has an expected output', () => {
+  expect(Object.keys(expected)).toEqual(programs.sort());
+});
+
+test.each(programs)(
+  '%s',
+  async (name) => {
+    const child = ['--conditions=@frugal/source', '--import', 'tsx', join(folder, name)];
+    const { stdout } = await run(process.execPath, child, { cwd: join(folder, '..'), timeout: 170_000 });
+    expect(stdout).toMatch(expected[name] as RegExp);
+    // The portable engine needs half a minute for the longest.
+  },
+  180_000,
+);
+
+test('programs are short, and say what they print', () => {
+  for (const name of programs) {
+    const text = readFileSync(join(folder, name), 'utf8');
+    expect(text.split('\n').length, name).toBeLessThanOrEqual(60);
+    expect(/^\/\/ [^]*?Expected/.test(text), name).toBe(true);
+  }
+});
+
+test('the README shows the first program as it is', () => {
+  const program = readFileSync(join(folder, '00-readme.ts'), 'utf8').replace(/^(\/\/.*\n)+/, '');
+  expect(readFileSync(join(folder, '../README.md'), 'utf8')).toContain(program);
+});
