@@ -1,9 +1,7 @@
-// Runs a TypeScript file of the workspace from source: node script/source.mjs FILE [ARGUMENTS]
-import { spawnSync } from 'node:child_process';
-
-const { status, signal } = spawnSync(
-  process.execPath,
-  ['--conditions=@frugal/source', '--import', 'tsx', ...process.argv.slice(2)],
-  { stdio: 'inherit' },
-);
-process.exit(signal ? 1 : (status ?? 1));
+import { spawn } from 'node:child_process';
+// Ctrl-C reaches the child as well, which ends in its own time and way.
+process.on('SIGINT', () => undefined);
+const child = spawn(process.execPath, ['--conditions=@frugal/source', '--import', 'tsx', ...process.argv.slice(2)], {
+  stdio: 'inherit',
+});
+child.on('exit', (status, signal) => process.exit(signal ? 1 : (status ?? 1)));
