@@ -144,6 +144,7 @@ void batchNormGrad(const Arguments& args) {
   a.dgamma = args.floats(7);
   a.dbeta = args.floats(8);
   a.dresidual = args.optionalFloats(9);
+  a.beta = args.optionalFloats(10);
   a.channels = channels;
   a.rows = n / channels;
   loops().batchNormGrad(a, scratchFor(a.channels));

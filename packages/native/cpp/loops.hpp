@@ -49,6 +49,7 @@ struct BatchNormArgs {
 
 struct BatchNormGradArgs {
   const float *dy, *x, *y, *gamma, *mean, *invStd;  // y is null for the linear activation
+  const float* beta;                                // where given, relu is told from x, and y is not read
   float *dx, *dgamma, *dbeta, *dresidual;           // dresidual may be null
   Index rows, channels;
 };

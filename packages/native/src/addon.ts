@@ -54,6 +54,7 @@ export interface Addon {
     dgamma: Floats,
     dbeta: Floats,
     dresidual: Optional,
+    beta: Optional,
   ): void;
   batchNormInference(
     x: Floats,
@@ -168,7 +169,7 @@ export function loadAddon(): Addon {
   // libgomp reads these once, when it is loaded with the addon. With its default spin count, one other busy process makes
   // every parallel region several times slower; with this one it costs nothing on a quiet machine.
   process.env['OMP_NUM_THREADS'] ??= String(availableParallelism());
-  process.env['GOMP_SPINCOUNT'] ??= '1000';
+  process.env['GOMP_SPINCOUNT'] ??= '100000';
   const require = createRequire(import.meta.url);
   const candidates = [
     fileURLToPath(new URL('../build/frugal_native.node', import.meta.url)),

@@ -58,14 +58,21 @@ export const batchNormComposites = [forward, gradient];
 export function registerBatchNormGradient(): void {
   registerGradientOnce({
     kernelName: forward.name,
-    inputsToSave: ['x', 'gamma'],
+    inputsToSave: ['x', 'gamma', 'beta'],
     outputsToSave: [true, true, false, true],
     gradFunc: (dys, saved, attrs) => {
-      const [x, gamma, y, mean, invStd] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+      const [x, gamma, beta, y, mean, invStd] = saved as [
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+      ];
       const dy = (dys as tf.Tensor[])[0] as tf.Tensor;
       const [dx, dgamma, dbeta, dresidual] = runKernel(
         gradient.name,
-        { dy, x, y, gamma, mean, invStd },
+        { dy, x, y, gamma, beta, mean, invStd },
         attrs as object,
       );
       return {

@@ -96,26 +96,19 @@ struct Line {
   float *byDy, *byX, *constant;
 };
 
-template <int C>
-Line gradientLine(const BatchNormGradArgs& args, void* scratch) {
+// `gated(at, c)` is the gradient of channel c of the row at `at`, behind the activation.
+template <int C, class Gated>
+Line gradientLine(const BatchNormGradArgs& args, void* scratch, Gated gated) {
   const Index channels = C > 0 ? C : args.channels;
-  const float *dy = args.dy, *x = args.x, *y = args.y, *mean = args.mean;
+  const float *x = args.x, *mean = args.mean;
   const double* sums = allPairSums<C>(args.rows, channels, scratch, [=](Index row, float* first, float* second) {
-    const float *up = dy + row * channels, *from = x + row * channels;
-    if (y != nullptr) {
-      const float* gate = y + row * channels;
+    const Index at = row * channels;
+    const float* from = x + at;
 #pragma omp simd
-      for (Index c = 0; c < channels; c++) {
-        const float value = gate[c] > 0 ? up[c] : 0.0f;
-        first[c] += value;
-        second[c] += value * (from[c] - mean[c]);
-      }
-    } else {
-#pragma omp simd
-      for (Index c = 0; c < channels; c++) {
-        first[c] += up[c];
-        second[c] += up[c] * (from[c] - mean[c]);
-      }
+    for (Index c = 0; c < channels; c++) {
+      const float value = gated(at, c);
+      first[c] += value;
+      second[c] += value * (from[c] - mean[c]);
     }
   });
   // The sums are at the start of scratch; the lines are written behind them.
@@ -134,41 +127,52 @@ Line gradientLine(const BatchNormGradArgs& args, void* scratch) {
   return line;
 }
 
-template <int C>
-void backward(const BatchNormGradArgs& args, void* scratch) {
-  const Line line = gradientLine<C>(args, scratch);
+// The two passes over memory read as little as they can, since memory is what they wait for: `first` and `second` say
+// where each takes the gated gradient from.
+template <int C, class First, class Second>
+void twoPasses(const BatchNormGradArgs& args, void* scratch, First first, Second second) {
+  const Line line = gradientLine<C>(args, scratch, first);
   const Index channels = C > 0 ? C : args.channels;
-  const float *dy = args.dy, *x = args.x, *y = args.y, *mean = args.mean;
-  float *dx = args.dx, *dresidual = args.dresidual;
+  const float *x = args.x, *mean = args.mean;
+  float* dx = args.dx;
   inParallel(args.rows, args.rows * channels, 1, [=](Index begin, Index end, int) {
     const float *byDy = line.byDy, *byX = line.byX, *constant = line.constant;
     for (Index row = begin; row < end; row++) {
       const Index at = row * channels;
-      const float *up = dy + at, *from = x + at;
+      const float* from = x + at;
       float* to = dx + at;
-      if (y != nullptr && dresidual != nullptr) {
-        const float* gate = y + at;
-        float* side = dresidual + at;
 #pragma omp simd
-        for (Index c = 0; c < channels; c++) {
-          const float value = gate[c] > 0 ? up[c] : 0.0f;
-          side[c] = value;
-          to[c] = byDy[c] * value + byX[c] * (from[c] - mean[c]) + constant[c];
-        }
-      } else if (y != nullptr) {
-        const float* gate = y + at;
-#pragma omp simd
-        for (Index c = 0; c < channels; c++) {
-          const float value = gate[c] > 0 ? up[c] : 0.0f;
-          to[c] = byDy[c] * value + byX[c] * (from[c] - mean[c]) + constant[c];
-        }
-      } else {
-#pragma omp simd
-        for (Index c = 0; c < channels; c++) to[c] = byDy[c] * up[c] + byX[c] * (from[c] - mean[c]) + constant[c];
-        if (dresidual != nullptr) memcpy(dresidual + at, up, channels * sizeof(float));
-      }
+      for (Index c = 0; c < channels; c++) to[c] = byDy[c] * second(at, c) + byX[c] * (from[c] - mean[c]) + constant[c];
     }
   });
+}
+
+template <int C>
+void backward(const BatchNormGradArgs& args, void* scratch) {
+  const Index channels = C > 0 ? C : args.channels;
+  const float *dy = args.dy, *x = args.x, *y = args.y, *mean = args.mean, *beta = args.beta;
+  float* side = args.dresidual;
+  const auto open = [=](Index at, Index c) { return dy[at + c]; };
+  if (side != nullptr) {
+    // The gradient of the residual is the gated one: written by the first pass, read by the second.
+    const auto written = [=](Index at, Index c) { return side[at + c]; };
+    if (y == nullptr) return twoPasses<C>(args, scratch, [=](Index at, Index c) { return side[at + c] = dy[at + c]; }, written);
+    const auto write = [=](Index at, Index c) { return side[at + c] = y[at + c] > 0 ? dy[at + c] : 0.0f; };
+    return twoPasses<C>(args, scratch, write, written);
+  }
+  if (y == nullptr) return twoPasses<C>(args, scratch, open, open);
+  if (beta == nullptr) {
+    const auto byOutput = [=](Index at, Index c) { return y[at + c] > 0 ? dy[at + c] : 0.0f; };
+    return twoPasses<C>(args, scratch, byOutput, byOutput);
+  }
+  // y > 0, by the arithmetic of the forward pass, without reading y.
+  float* scale = static_cast<float*>(scratch);
+  for (Index c = 0; c < channels; c++) scale[c] = args.gamma[c] * args.invStd[c];
+  const auto byInput = [=](Index at, Index c) {
+    return (x[at + c] - mean[c]) * scale[c] + beta[c] > 0 ? dy[at + c] : 0.0f;
+  };
+  BatchNormGradArgs rest = args;
+  twoPasses<C>(rest, scale + (channels + 15) / 16 * 16, byInput, byInput);
 }
 
 }  // namespace

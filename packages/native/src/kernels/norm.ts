@@ -45,6 +45,8 @@ interface BatchNormGradInputs {
   readonly gamma: tf.TensorInfo;
   readonly mean: tf.TensorInfo;
   readonly invStd: tf.TensorInfo;
+  /** Where given, and there is no residual, relu is told from x again and y is not read. */
+  readonly beta?: tf.TensorInfo | null;
 }
 
 type BatchNormGradAttrs = { readonly activation: Activation; readonly residual: boolean };
@@ -72,6 +74,7 @@ function batchNormGrad(
     dgamma,
     dbeta,
     dresidual,
+    inputs.beta ? backend.floats(inputs.beta) : null,
   );
   const gradients = [
     backend.tensor(dx, x.shape),
