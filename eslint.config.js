@@ -18,11 +18,21 @@ const dependencyRule = Object.entries(forbidden).map(([name, others]) => ({
       {
         patterns: [
           {
-            group: [...others.flatMap((other) => [`@frugal/${other}`, `@frugal/${other}/*`]), '../../*/src/*', '../../../*/src/*'],
+            group: [
+              ...others.flatMap((other) => [`@frugal/${other}`, `@frugal/${other}/*`]),
+              '../../*/src/*',
+              '../../../*/src/*',
+            ],
             message: `packages/${name} must not depend on it: see the dependency rule in ARCHITECTURE.md.`,
           },
           ...(name === 'core'
-            ? [{ group: ['@frugal/native', '@frugal/portable'], allowTypeImports: true, message: 'Engines are loaded by dynamic import only.' }]
+            ? [
+                {
+                  group: ['@frugal/native', '@frugal/portable'],
+                  allowTypeImports: true,
+                  message: 'Engines are loaded by dynamic import only.',
+                },
+              ]
             : []),
         ],
       },
@@ -50,7 +60,10 @@ export default tseslint.config(
       '@typescript-eslint/no-unnecessary-type-parameters': 'off',
       '@typescript-eslint/require-await': 'off',
       '@typescript-eslint/no-unnecessary-condition': 'off',
-      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'separate-type-imports', disallowTypeAnnotations: false }],
+      '@typescript-eslint/consistent-type-imports': [
+        'error',
+        { fixStyle: 'separate-type-imports', disallowTypeAnnotations: false },
+      ],
       '@typescript-eslint/no-non-null-assertion': 'error',
       'no-restricted-properties': [
         'error',

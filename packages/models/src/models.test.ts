@@ -128,6 +128,23 @@ const small = {
   resnet: (seed: number) => resnet20({ inputShape: [8, 8, 3], seed }),
 };
 
+describe('the variance of hidden kernels', () => {
+  it.each(Object.entries(small))('of %s is that of its initialiser', (name, build) => {
+    const model = keep(build(3));
+    for (const layer of model.layers.slice(0, -1)) {
+      const [kernel] = layer.getWeights();
+      if (kernel === undefined || kernel.rank < 2) continue;
+      const variance = tf.tidy(() => tf.moments(kernel).variance.dataSync()[0] as number);
+      const taps = kernel.size / ((kernel.shape.at(-1) as number) * (kernel.shape.at(-2) as number));
+      const [fanIn, fanOut] = [taps * (kernel.shape.at(-2) as number), taps * (kernel.shape.at(-1) as number)];
+      // Glorot for LeNet, He for the others.
+      const expected = name === 'lenet' ? 2 / (fanIn + fanOut) : 2 / fanIn;
+      // Relative deviation of a variance from n values, cut normal or uniform: below sqrt(2 / n); five of them.
+      expect(Math.abs(variance / expected - 1)).toBeLessThan(5 * Math.sqrt(2 / kernel.size));
+    }
+  });
+});
+
 describe.each(Object.entries(small))('every %s', (_, build) => {
   it('has weights that follow from the seed, also from seed 0', () => {
     for (const seed of [0, 7]) expect(weights(keep(build(seed)))).toEqual(weights(keep(build(seed))));
@@ -140,18 +157,6 @@ describe.each(Object.entries(small))('every %s', (_, build) => {
       return kernel && kernel.rank > 1 ? [String(Array.from(kernel.dataSync()).slice(0, 3))] : [];
     });
     expect(new Set(starts).size).toBe(starts.length);
-  });
-
-  it('has hidden kernels of variance 2 / fan-in', () => {
-    const model = keep(build(3));
-    for (const layer of model.layers.slice(0, -1)) {
-      const [kernel] = layer.getWeights();
-      if (kernel === undefined || kernel.rank < 2) continue;
-      const variance = tf.tidy(() => tf.moments(kernel).variance.dataSync()[0] as number);
-      const fanIn = kernel.size / (kernel.shape.at(-1) as number);
-      // Relative deviation of a variance from n values of a cut normal: below sqrt(2 / n); five of them.
-      expect(Math.abs((variance * fanIn) / 2 - 1)).toBeLessThan(5 * Math.sqrt(2 / kernel.size));
-    }
   });
 
   it('gives probabilities, survives JSON, and leaks no tensor', async () => {

@@ -239,6 +239,7 @@ void adam(const Arguments& args) {
   a.learningRate = args.real(4);
   a.beta1 = args.real(5);
   a.beta2 = args.real(6);
+  a.fresh = static_cast<float>(1 - args.number(6));
   a.gain = args.real(7);
   a.epsilon = args.real(8);
   a.weightDecay = args.real(9);

@@ -74,7 +74,9 @@ struct AdamArgs {
   const float* g;
   float *m, *v;
   Index size;
-  float learningRate, beta1, beta2, gain, epsilon, weightDecay, correction1, correction2;
+  float learningRate, beta1, beta2;
+  float fresh;  // 1 − beta2, rounded once: 1 − 0.999f has lost five digits
+  float gain, epsilon, weightDecay, correction1, correction2;
 };
 
 // `scratch` always has at least scratchBytes() of the arguments named there, aligned to 64 bytes.

@@ -92,7 +92,7 @@ void sgd(const SgdArgs& args) {
 void adam(const AdamArgs& a) {
   float *w = a.w, *m = a.m, *v = a.v;
   const float* g = a.g;
-  const float beta1 = a.beta1, beta2 = a.beta2, gain = a.gain, fresh = 1 - a.beta2, epsilon = a.epsilon;
+  const float beta1 = a.beta1, beta2 = a.beta2, gain = a.gain, fresh = a.fresh, epsilon = a.epsilon;
   const float step = a.learningRate / a.correction1, decay = a.learningRate * a.weightDecay;
   const float perCorrection2 = 1 / a.correction2;
   inParallel(a.size, 2 * a.size, 16, [=](Index begin, Index end, int) {
