@@ -28,7 +28,8 @@ const engines = new Map<string, Engine>();
 /** One rung of the ladder: an engine, or why it is not to be had. */
 type Rung = (options: EngineOptions) => Promise<Omit<Engine, 'rejected'> | Rejected | readonly Rejected[]>;
 
-const firstLine = (error: unknown): string => ((error as Error).message ?? String(error)).split('\n')[0]?.replace(/ Tried:$/, '') as string;
+const firstLine = (error: unknown): string =>
+  ((error as Error).message ?? String(error)).split('\n')[0]?.replace(/ Tried:$/, '') as string;
 
 const tensorflow =
   (packages: readonly string[], gpuOnly: boolean): Rung =>
