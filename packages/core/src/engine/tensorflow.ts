@@ -77,7 +77,7 @@ async function attempt(name: string, load: Importer): Promise<Rejected | { detai
   const before = tf.getBackend();
   const failed = async (rejected: Rejected): Promise<Rejected> => {
     if (tf.findBackend(BACKEND) !== null) tf.removeBackend(BACKEND);
-    if (before) await tf.setBackend(before);
+    if (before && before !== BACKEND) await tf.setBackend(before);
     return rejected;
   };
   try {
