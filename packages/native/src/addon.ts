@@ -166,8 +166,9 @@ export function loadAddon(): Addon {
   if (process.env['FRUGAL_NATIVE'] === 'off') {
     throw new Error('The native engine is switched off: the environment has FRUGAL_NATIVE=off. Unset it to use it.');
   }
-  // libgomp reads these once, when it is loaded with the addon. With its default spin count, one other busy process makes
-  // every parallel region several times slower; with this one it costs nothing on a quiet machine.
+  // libgomp reads these once, when it is loaded with the addon. A thread that sleeps between two kernels costs each of
+  // them tens of microseconds to wake on a virtual machine, so threads wait actively, for a third of libgomp's default.
+  // On a machine that does other work at the same time, a smaller GOMP_SPINCOUNT is faster.
   process.env['OMP_NUM_THREADS'] ??= String(availableParallelism());
   process.env['GOMP_SPINCOUNT'] ??= '100000';
   const require = createRequire(import.meta.url);
