@@ -1,6 +1,9 @@
 // Runs every check and counts: each stage is one, the tests count one by one.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { findData } from './data.mjs';
+
+findData();
 
 const bin = (name) => `node_modules/.bin/${name}`;
 const results = '.cache/tests.json';
