@@ -25,7 +25,8 @@ function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
     const result = loss.compute(outputs, batch.ys);
     // Read here: the tape's own tidy disposes it with the other intermediates.
     correct = result.correct?.dataSync()[0];
-    return result.loss;
+    // The penalties of kernel and bias regularisers, as fit adds them.
+    return model.calculateLosses().reduce<tf.Scalar>((sum, penalty) => tf.add(sum, penalty), result.loss);
   }, variables);
   const number = value.dataSync()[0] as number;
   if (!Number.isFinite(number)) throw nonFinite(run, step, number);

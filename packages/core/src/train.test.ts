@@ -56,6 +56,34 @@ await describeEngines('train', () => {
     attachment.detach();
   });
 
+  it('adds the penalties of regularisers, as fit does', async () => {
+    const build = (): tf.Sequential =>
+      tf.sequential({
+        layers: [
+          tf.layers.flatten({ inputShape: [8, 8, 1] }),
+          tf.layers.dense({
+            units: 3,
+            activation: 'softmax',
+            kernelInitializer: tf.initializers.glorotUniform({ seed: 3 }),
+            kernelRegularizer: tf.regularizers.l2({ l2: 0.5 }),
+          }),
+        ],
+      });
+    const [ours, stock] = [build(), build()];
+    const whole = { ...data, length: 96 };
+    await train(ours, whole, { epochs: 3, batchSize: 96, optimizer: toySgd(0.01), progress: false });
+    const xs = tf.tensor(
+      Float32Array.from(data.inputs, (v) => (v - 100) / 60),
+      [96, 8, 8, 1],
+    );
+    const ys = tf.oneHot(tf.tensor1d(data.targets, 'int32'), 3);
+    stock.compile({ optimizer: tf.train.momentum(0.01, 0.9), loss: 'categoricalCrossentropy' });
+    await stock.fit(xs, ys, { epochs: 3, batchSize: 96, shuffle: false, verbose: 0 });
+    // Three steps in float32, the loss by two formulas.
+    expect(relativeError(weightsOf(ours), weightsOf(stock))).toBeLessThan(1e-4);
+    tf.dispose([xs, ys]);
+  });
+
   it('leaves no tensor behind, in train and in fit', async () => {
     const model = toyModel(5, { batchNorm: true, dropout: 0.1 });
     await run(model, { epochs: 1 });
