@@ -22,6 +22,14 @@ export { dropout } from './kernels/dropout.js';
 export { registerKernels } from './kernels/register.js';
 export { putSlices, type Selection, squaredNorms, takeSlices } from './kernels/slices.js';
 export { type AdamHyper, adamUpdate, movingAverage, type SgdHyper, sgdUpdate } from './kernels/update.js';
+export {
+  type LinearAlgebra,
+  NotPositiveDefiniteError,
+  type SymmetricEigen,
+  type ThinSvd,
+} from './linalg/algebra.js';
+export { linearAlgebra } from './linalg/linear-algebra.js';
+export { type Matrix, toMatrix, toTensor } from './linalg/matrix.js';
 export { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 export type { Method } from './method.js';
 export { type Counts, counted, type Epilogue, type ExactProducts, exactProducts, multiplyAdds } from './products.js';

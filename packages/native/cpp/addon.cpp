@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <dnnl.hpp>
 
+#include "lapack.hpp"
 #include "loops.hpp"
 #include "memory.hpp"
 #include "napi.hpp"
@@ -357,6 +358,7 @@ NAPI_MODULE_INIT() {
   try {
     frugal::defineLoops(env, exports);
     frugal::defineRest(env, exports);
+    frugal::defineLapack(env, exports);
   } catch (const std::exception& error) {
     napi_throw_error(env, nullptr, error.what());
   }

@@ -23,6 +23,10 @@ class Arguments {
     return static_cast<float*>(array(i, napi_float32_array, length));
   }
 
+  double* doubles(size_t i, size_t* length = nullptr) const {
+    return static_cast<double*>(array(i, napi_float64_array, length));
+  }
+
   int32_t* ints(size_t i, size_t* length = nullptr) const {
     return static_cast<int32_t*>(array(i, napi_int32_array, length));
   }

@@ -121,6 +121,18 @@ export interface Addon {
   instructionSet(): string;
   libraryVersion(): string;
   newBuffer(bytes: number): ArrayBuffer;
+  /** 'OpenBLAS 0.3.21, SkylakeX'. This and the other lapack functions throw the reason where there is no LAPACK. */
+  lapackDetail(): string;
+  /** a [n, n], symmetric, becomes its eigenvectors, in columns. */
+  lapackEigen(a: Float64Array, values: Float64Array, n: number): void;
+  /** The same on another thread: both arrays are its own until the promise settles. */
+  lapackEigenAsync(a: Float64Array, values: Float64Array, n: number): Promise<void>;
+  /** a [n, n] becomes its lower factor. Returns 0, or the pivot, counted from 1, that is not positive. */
+  lapackCholesky(a: Float64Array, n: number): number;
+  /** b [n, columns] becomes the solution. */
+  lapackCholeskySolve(l: Float64Array, b: Float64Array, n: number, columns: number): void;
+  /** a [rows, columns] is lost. */
+  lapackSvd(a: Float64Array, u: Float64Array, s: Float64Array, v: Float64Array, rows: number, columns: number): void;
 }
 
 /** Numbers of the unary operations: those of `Unary` in cpp/loops.hpp. */

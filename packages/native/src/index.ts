@@ -16,6 +16,7 @@ import { registerSlices } from './kernels/slices.js';
 import { registerUpdate } from './kernels/update.js';
 
 export type { NativeCounters } from './counters.js';
+export { type Lapack, loadLapack } from './linalg.js';
 
 /** The native engine of this process. */
 export interface NativeEngine {
