@@ -240,6 +240,42 @@ describe('attach', () => {
     expect(() => attach(tf.sequential())).toThrow('is not built');
   });
 
+  it('can be detached twice without touching a later attachment, and refuses steps once detached', () => {
+    const model = toyModel();
+    const first = attach(model);
+    first.detach();
+    const second = attach(model);
+    first.detach();
+    tf.tidy(() => gradients(model, tf.ones([2, 8, 8, 1]), true));
+    expect(second.report()[0]!.done).toBeGreaterThan(0);
+    expect(() => attach(model)).toThrow('is attached already');
+    second.detach();
+    expect(() => second.begin(clockAt(0))).toThrow('is detached');
+  });
+
+  it('tells fit of a weight that became trainable after it was attached', async () => {
+    const model = toyModel();
+    model.getLayer('hidden').trainable = false;
+    const attachment = attach(model);
+    model.getLayer('hidden').trainable = true;
+    model.compile({ optimizer: attachment.optimizer(toySgd()), loss: 'categoricalCrossentropy' });
+    await expect(model.fit(tf.ones([4, 8, 8, 1]), tf.ones([4, 3]), { epochs: 1, verbose: 0 })).rejects.toThrow(
+      'was not trainable when the model was attached',
+    );
+    attachment.detach();
+  });
+
+  it('takes int32 inputs as the numbers they are', () => {
+    const model = tf.sequential({ layers: [tf.layers.dense({ units: 2, inputShape: [2], dtype: 'int32' })] });
+    const attachment = attach(model);
+    tf.tidy(() => {
+      const x = tf.tensor2d([1, 2], [1, 2], 'int32');
+      const opened = (model.apply(x, { training: true }) as tf.Tensor).dataSync();
+      expect(opened).toEqual((model.apply(tf.cast(x, 'float32'), { training: true }) as tf.Tensor).dataSync());
+    });
+    attachment.detach();
+  });
+
   it('keeps no tensor over steps of a loop of one’s own', async () => {
     const model = toyModel(1, { batchNorm: true, dropout: 0.3 });
     const attachment = attach(model);

@@ -3,7 +3,15 @@ import { FrugalError } from './errors.js';
 import { chainOptimizer, type FitOptions } from './fit-optimizer.js';
 import type { FusedActivation } from './kernels/bias-activation.js';
 import { registerKernels } from './kernels/register.js';
-import { type CallableLayer, leaves, outputLayers, variableOf, type Leaf, type LinearLayer } from './layers/keras.js';
+import {
+  type CallableLayer,
+  leaves,
+  finalLayer,
+  outputLayers,
+  variableOf,
+  type Leaf,
+  type LinearLayer,
+} from './layers/keras.js';
 import { findFusions, installFusion } from './layers/fuse.js';
 import { coverage, hasSoftmax, installLinear } from './layers/linear-layer.js';
 import { installLogits, installTrainingLayer } from './layers/training-layers.js';
@@ -73,6 +81,9 @@ interface Runtime {
   scope: Scope;
   logits: boolean;
   calls: number;
+  open: boolean;
+  /** The layer that makes the model's output: the only one whose softmax is ever left out. */
+  readonly head: CallableLayer;
 }
 
 const zero = (): Counts => ({ forward: 0, inputGrad: 0, weightGrad: 0 });
@@ -96,7 +107,7 @@ function installSite(leaf: Leaf, tally: Tally, methods: readonly Method[], runti
     const call = { site, exact: products, scope: runtime.scope };
     return linear(x, site.kernel, site.bias, { call, rule, observers, exact, activation });
   };
-  return installLinear(leaf.layer as LinearLayer, product, () => runtime.logits);
+  return installLinear(leaf.layer as LinearLayer, product, () => runtime.logits && leaf.layer === runtime.head);
 }
 
 function findUncovered(all: readonly Leaf[], sites: readonly Site[]): Uncovered[] {
@@ -125,12 +136,6 @@ function paramsOf(model: tf.LayersModel, sites: readonly Site[]): Param[] {
 }
 
 function checkModel(model: tf.LayersModel): void {
-  if (attached.has(model)) {
-    throw new FrugalError(
-      'CONFLICT',
-      `Model ${model.name} is attached already. Call detach() on the first attachment, or give all methods to one attach().`,
-    );
-  }
   if (!model.outputs?.length || model.layers.some((layer) => !layer.built)) {
     throw new FrugalError(
       'CONFIG',
@@ -138,6 +143,55 @@ function checkModel(model: tf.LayersModel): void {
     );
   }
 }
+
+/** Refuses layers that are opened already, by this model or by another one that shares them. */
+function checkFree(model: tf.LayersModel, all: readonly Leaf[]): void {
+  const taken = all.find(({ layer }) => attached.has(layer));
+  if (taken === undefined) return;
+  throw new FrugalError(
+    'CONFLICT',
+    `Layer ${taken.path} of model ${model.name} is attached already. Call detach() on the first attachment, or give all methods to one attach().`,
+  );
+}
+
+/** Every site of a model, with the rule that acts there. */
+function makeTallies(model: tf.LayersModel, all: readonly Leaf[], methods: readonly Method[]): Tally[] {
+  const outputs = outputLayers(model, (layer) => 'geometry' in coverage(layer));
+  const rules = methods.flatMap((method) => method.rule ?? []);
+  const tallies: Tally[] = [];
+  for (const leaf of all) {
+    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden', tallies.length);
+    if (site) tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
+  }
+  return tallies;
+}
+
+/** Overrides the layers; returns what undoes it. */
+function install(
+  model: tf.LayersModel,
+  all: readonly Leaf[],
+  tallies: readonly Tally[],
+  methods: readonly Method[],
+  runtime: Runtime,
+): (() => void)[] {
+  const layers = all.map(({ layer }) => layer);
+  const fusions = findFusions(model, layers);
+  const fused = new Set(fusions.flatMap(({ norm, add, relu }) => [norm, add, relu]));
+  const single = all.flatMap((leaf, index) => {
+    if (fused.has(leaf.layer)) return [];
+    const tally = tallies.find(({ site }) => site.name === leaf.path);
+    return tally ? [installSite(leaf, tally, methods, runtime)] : installOther(leaf, index, runtime);
+  });
+  return [...fusions.map(installFusion), ...single];
+}
+
+const reportOf = ({ site, rule, done, exact }: Tally): SiteReport => ({
+  site: site.name,
+  rule: rule?.name ?? 'exact',
+  done: total(done),
+  exact: total(exact),
+  kept: total(exact) === 0 ? 1 : total(done) / total(exact),
+});
 
 /**
  * Opens the training step of a model for methods. The layers' `call` is overridden on the instances, while training only:
@@ -153,35 +207,19 @@ function checkModel(model: tf.LayersModel): void {
 export function attach(model: tf.LayersModel, ...methods: readonly Method[]): Attachment {
   checkModel(model);
   registerKernels(tf.getBackend());
-  const runtime: Runtime = { scope: openScope(clockAt(0), 0), logits: false, calls: 0 };
+  const head = finalLayer(model);
+  const runtime: Runtime = { scope: openScope(clockAt(0), 0), logits: false, calls: 0, open: true, head };
   const all = leaves(model);
-  const isSite = (layer: CallableLayer): boolean => 'geometry' in coverage(layer);
-  const outputs = outputLayers(model, isSite);
-  const undo: (() => void)[] = [];
-  const tallies: Tally[] = [];
-  const rules = methods.flatMap((method) => method.rule ?? []);
-  for (const leaf of all) {
-    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden', tallies.length);
-    if (!site) continue;
-    tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
-  }
-  const fusions = findFusions(
-    model,
-    all.map(({ layer }) => layer),
-  );
-  const fused = new Set(fusions.flatMap(({ norm, add, relu }) => [norm, add, relu]));
-  undo.push(...fusions.map(installFusion));
-  for (const leaf of all) {
-    if (fused.has(leaf.layer)) continue;
-    const tally = tallies.find(({ site }) => site.name === leaf.path);
-    if (tally) undo.push(installSite(leaf, tally, methods, runtime));
-    else undo.push(...installOther(leaf, all.indexOf(leaf), model, runtime));
-  }
-  attached.add(model);
+  checkFree(model, all);
+  const tallies = makeTallies(model, all, methods);
+  const undo = install(model, all, tallies, methods, runtime);
+  for (const { layer } of all) attached.add(layer);
   const detach = (): void => {
+    if (!runtime.open) return;
+    runtime.open = false;
     for (const restore of undo) restore();
     runtime.scope.end();
-    attached.delete(model);
+    for (const { layer } of all) attached.delete(layer);
   };
   return assemble(
     model,
@@ -196,12 +234,12 @@ export function attach(model: tf.LayersModel, ...methods: readonly Method[]): At
   );
 }
 
-function installOther(leaf: Leaf, index: number, model: tf.LayersModel, runtime: Runtime): (() => void)[] {
-  const heads = outputLayers(model, hasSoftmax);
+function installOther(leaf: Leaf, index: number, runtime: Runtime): (() => void)[] {
   const seed = (): number => runtime.scope.random('layer', index, runtime.calls++).seed();
   const installed = installTrainingLayer(leaf.layer, seed);
   if (installed) return [installed];
-  return heads.includes(leaf.layer) ? [installLogits(leaf.layer, () => runtime.logits)] : [];
+  const softmaxHead = leaf.layer === runtime.head && hasSoftmax(leaf.layer);
+  return softmaxHead ? [installLogits(leaf.layer, () => runtime.logits)] : [];
 }
 
 function assemble(
@@ -226,20 +264,19 @@ function assemble(
     },
     optimizer: (given, options) => chainOptimizer(attachment, [...links, ...[given].flat()], options),
     begin(clock, { seed = 0, rank = 0, logits = false } = {}) {
+      if (!runtime.open) {
+        throw new FrugalError(
+          'CONFIG',
+          `Model ${model.name} is detached: it would train without its methods. Attach it again.`,
+        );
+      }
       runtime.scope.end();
       runtime.scope = openScope(clock, seed, rank);
       runtime.logits = logits;
       runtime.calls = 0;
       return runtime.scope;
     },
-    report: () =>
-      tallies.map(({ site, rule, done, exact }) => ({
-        site: site.name,
-        rule: rule?.name ?? 'exact',
-        done: total(done),
-        exact: total(exact),
-        kept: total(exact) === 0 ? 1 : total(done) / total(exact),
-      })),
+    report: () => tallies.map(reportOf),
     resetReport() {
       for (const { done, exact } of tallies) {
         Object.assign(done, zero());

@@ -40,8 +40,21 @@ function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
   return { gradients, report };
 }
 
+const nonFiniteWeight = (run: StepContext): string | undefined =>
+  run.attachment.params.find(({ value }) => !value.dataSync().every(Number.isFinite))?.name;
+
+/** After the last update there is no loss to tell that it diverged: looks at the weights. Throws `NON_FINITE`. */
+export function checkFinite(run: StepContext, step: number): void {
+  const culprit = nonFiniteWeight(run);
+  if (culprit === undefined) return;
+  throw new FrugalError(
+    'NON_FINITE',
+    `${run.title}: after the last step, ${step - 1}, the weight ${culprit} is not finite. Lower the learning rate, or clip the gradient.`,
+  );
+}
+
 function nonFinite(run: StepContext, step: number, loss: number): FrugalError {
-  const culprit = run.attachment.params.find(({ value }) => !value.dataSync().every(Number.isFinite))?.name;
+  const culprit = nonFiniteWeight(run);
   const where = culprit === undefined ? 'all weights are still finite' : `the first non-finite weight is ${culprit}`;
   const kept = run.options.checkpoint ? `The last checkpoint in ${run.options.checkpoint.folder} is kept. ` : '';
   return new FrugalError(

@@ -19,6 +19,8 @@ export interface Cursor {
   readonly seed: number;
   /** Examples per batch. */
   readonly batchSize: number;
+  /** Examples of the data set. */
+  readonly examples: number;
   /** Epochs of the whole run. */
   readonly epochs: number;
   /** Sum of the losses over the examples of the epoch so far. */
@@ -57,9 +59,12 @@ const nameOf = (step: number): string => `step-${String(step).padStart(10, '0')}
 /** Variables of a run by name: the model's weights, trainable or not, and the chain's state. */
 export function variablesOf(model: tf.LayersModel, links: Chain): Map<string, tf.Variable> {
   const weights = model.weights.map(
-    (weight, i) => [`model/${i}/${weight.originalName}`, weight.read() as tf.Variable] as const,
+    (weight, i) => [`model/${i}/${weight.originalName.split('/').at(-1)}`, weight.read() as tf.Variable] as const,
   );
-  const state = [...links.state()].map(([name, variable]) => [`chain/${name}`, variable] as const);
+  // Keyed by position: the names of unnamed layers differ between two builds of one model in a process.
+  const state = [...links.state()].map(
+    ([name, variable], i) => [`chain/${i}/${name.split('/').slice(0, 2).join('/')}`, variable] as const,
+  );
   return new Map([...weights, ...state]);
 }
 

@@ -55,6 +55,9 @@ export function checkDataset(data: Dataset): void {
       data.targets.length !== data.length &&
       `there are ${data.targets.length} labels for ${data.length} examples`,
     data.classes && data.targets.some((label) => label >= width) && `a label is not below the ${width} classes`,
+    data.normalize &&
+      data.normalize.mean.length !== data.normalize.std.length &&
+      `normalize has ${data.normalize.mean.length} means for ${data.normalize.std.length} deviations`,
     !Number.isInteger(width) && `${data.targets.length} target values do not divide into ${data.length} examples`,
   ].filter((problem) => typeof problem === 'string');
   if (problems.length > 0) throw new FrugalError('DATA', `Data set ${data.name}: ${problems.join('; ')}.`);

@@ -5,6 +5,7 @@ import { FrugalError } from './errors.js';
 import { evaluate } from './evaluate.js';
 import type { ProgressEvent } from './progress.js';
 import { clockAt } from './schedule.js';
+import { openScope } from './scope.js';
 import { cursorAt, type Run, type Sums } from './run.js';
 import type { StepReport } from './step.js';
 
@@ -14,7 +15,8 @@ export async function save(run: Run, cursor: Cursor): Promise<void> {
   if (checkpoint) await saveCheckpoint(checkpoint, variablesOf(run.model, run.links), cursor, run.history);
 }
 
-function aborted(run: Run, step: number): FrugalError {
+/** The error of a run that its signal stopped. */
+export function aborted(run: Run, step: number): FrugalError {
   const saved = run.options.checkpoint ? ` The state is saved in ${run.options.checkpoint.folder}.` : '';
   return new FrugalError('ABORTED', `${run.title}: stopped at step ${step} by its signal.${saved}`, {
     cause: run.options.signal?.reason,
@@ -87,7 +89,9 @@ class EpochTally {
 /** The turn of signals, timers and the terminal. */
 const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-function finish(run: Run, tally: EpochTally, hyperparameters: Record<string, number>): void {
+function finish(run: Run, tally: EpochTally): void {
+  const last = openScope(clockAt(Math.max(0, tally.step - 1), run.totalSteps), run.options.seed);
+  const hyperparameters = run.links.hyperparameters(last);
   const { validation: data } = run.options;
   const validation = data && evaluate(run.model, data, { loss: run.loss });
   const event = { ...tally.event(), ...(validation && { validation }) };
@@ -107,19 +111,17 @@ function finish(run: Run, tally: EpochTally, hyperparameters: Record<string, num
 export async function oneEpoch(run: Run, start: Cursor): Promise<Cursor> {
   const { batchSize, seed, signal, communicator } = run.options;
   const tally = new EpochTally(run, start);
-  let hyperparameters: Record<string, number> = {};
   const shuffle = { seed, epoch: start.epoch };
   for (const batch of batches(run.data, { batchSize, shuffle, skip: start.batch })) {
     const clock = clockAt(tally.step, run.totalSteps);
     const scope = run.attachment.begin(clock, { seed, rank: communicator?.rank ?? 0, logits: run.loss.logits });
     tally.add(await oneStep(run, batch, scope), batch.xs.shape[0] as number);
-    if (tally.full) hyperparameters = run.links.hyperparameters(scope);
     run.progress({ kind: 'step', ...tally.event() });
     if (tally.step % 16 === 0) await breathe();
     if (tally.due || signal?.aborted) await save(run, tally.cursor());
     if (signal?.aborted) throw aborted(run, tally.step);
     tally.restartClock();
   }
-  finish(run, tally, hyperparameters);
+  finish(run, tally);
   return cursorAt(run, start.epoch + 1, 0, tally.step, { lossSum: 0, correct: 0, seconds: 0 });
 }

@@ -1,5 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
-import { batches, type Dataset } from './data.js';
+import { batches, checkDataset, type Dataset } from './data.js';
+import { finalLayer } from './layers/keras.js';
+import { hasSoftmax } from './layers/linear-layer.js';
 import { registerKernels } from './kernels/register.js';
 import { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 
@@ -16,14 +18,6 @@ export function defaultLoss(data: Dataset): Loss {
   return data.classes ? crossEntropy : meanSquaredError;
 }
 
-function endsInSoftmax(model: tf.LayersModel): boolean {
-  const last = model.outputs[0]?.sourceLayer as unknown as {
-    activation?: { getClassName(): string };
-    getClassName(): string;
-  };
-  return last.getClassName() === 'Softmax' || last.activation?.getClassName() === 'softmax';
-}
-
 /**
  * Loss and accuracy of a model on a data set: exact products, no dropout, whatever is attached.
  *
@@ -35,8 +29,9 @@ export function evaluate(
   options: { batchSize?: number; loss?: Loss } = {},
 ): Evaluation {
   registerKernels(tf.getBackend());
+  checkDataset(data);
   const { batchSize = 256, loss = defaultLoss(data) } = options;
-  const softmax = loss.logits && endsInSoftmax(model);
+  const softmax = loss.logits && hasSoftmax(finalLayer(model));
   let lossSum = 0;
   let correctSum = 0;
   for (const { xs, ys } of batches(data, { batchSize })) {

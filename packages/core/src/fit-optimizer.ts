@@ -41,6 +41,13 @@ class ChainOptimizer extends tf.Optimizer {
     const byVariable = new Map(entries);
     const { params } = this.attachment;
     this.links.init(params);
+    const unknown = [...byVariable.keys()].find((name) => !params.some(({ value }) => value.name === name));
+    if (unknown !== undefined) {
+      throw new FrugalError(
+        'CONFIG',
+        `The weight ${unknown} was not trainable when the model was attached. Detach, and attach it again.`,
+      );
+    }
     // fit hands gradients over by variable; those of frozen weights are missing.
     const updates = new Map<string, tf.Tensor>();
     for (const { name, value } of params) {

@@ -89,7 +89,8 @@ export function registerLinearGradient(): void {
 }
 
 /** Evaluates the product of a site. A dense x of higher rank is flattened to [rows, features] and back. */
-export function linear(x: tf.Tensor, w: tf.Tensor, bias: tf.Tensor | undefined, bridge: Bridge): tf.Tensor {
+export function linear(input: tf.Tensor, w: tf.Tensor, bias: tf.Tensor | undefined, bridge: Bridge): tf.Tensor {
+  const x = input.dtype === 'float32' ? input : tf.cast(input, 'float32');
   const rest = { w, ...(bias && { bias }) };
   if (bridge.call.site.geometry.kind === 'conv2d' || x.rank === 2)
     return runOne(linearComposite.name, { x, ...rest }, { bridge });

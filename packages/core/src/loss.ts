@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
 import { softmaxCrossEntropy } from './kernels/cross-entropy.js';
-import type { LinearLayer } from './layers/keras.js';
+import { finalLayer, type LinearLayer, outputLayers } from './layers/keras.js';
+import { hasSoftmax } from './layers/linear-layer.js';
 
 /** A loss: its mean over the batch and, for classification, the number of correct predictions. */
 export interface Loss {
@@ -38,8 +39,15 @@ export function checkLoss(model: tf.LayersModel, loss: Loss): void {
       `train() needs a model of one output; ${model.name} has ${model.outputs.length}. Use attach() with model.fit, or a loop of your own.`,
     );
   if (!loss.logits) return;
-  const last = model.outputs[0]?.sourceLayer as unknown as LinearLayer;
+  const last = finalLayer(model) as LinearLayer;
   const activation = last.activation?.getClassName() ?? 'linear';
+  const behind = outputLayers(model, hasSoftmax).find((layer) => layer !== last);
+  if (behind !== undefined) {
+    throw new FrugalError(
+      'CONFIG',
+      `${loss.name} expects the softmax at the very end, but ${last.name} comes after the softmax of ${behind.name}. Move the softmax, or pass another loss.`,
+    );
+  }
   if (SQUASHING.includes(activation)) {
     throw new FrugalError(
       'CONFIG',

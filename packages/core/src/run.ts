@@ -57,6 +57,8 @@ export interface EpochReport {
 export interface TrainReport {
   /** Title of the run. */
   readonly title: string;
+  /** The training set and where it came from. */
+  readonly data: { readonly name: string; readonly origin: string };
   /** Every epoch, also those before a resume. */
   readonly epochs: readonly EpochReport[];
   /** Optimizer steps of the whole run. */
@@ -93,5 +95,5 @@ export type Sums = Pick<Cursor, 'lossSum' | 'correct' | 'seconds'>;
 /** The cursor of a run at a place. */
 export function cursorAt(run: Run, epoch: number, batch: number, step: number, sums: Sums): Cursor {
   const { seed, batchSize, epochs } = run.options;
-  return { step, epoch, batch, seed, batchSize, epochs, ...sums };
+  return { step, epoch, batch, seed, batchSize, examples: run.data.length, epochs, ...sums };
 }

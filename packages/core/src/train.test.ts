@@ -196,7 +196,68 @@ describe('train on any engine', () => {
     expect(weightsOf(model)).toEqual(weights);
     const exploding = run(toyModel(3), { optimizer: toySgd(1e30), checkpoint });
     await expect(exploding).rejects.toSatisfy((error) => FrugalError.is(error, 'NON_FINITE'));
-    await expect(readdir(checkpoint.folder)).rejects.toThrow();
+    expect(await readdir(checkpoint.folder)).toEqual([]);
+  });
+
+  it('stops when the last update diverges, which no later loss would tell', async () => {
+    const options = { epochs: 1, batchSize: 96, optimizer: toySgd(1e300), progress: false as const };
+    await expect(
+      train(toyModel(3), { ...data, inputs: data.inputs.map((v) => v) }, { ...options, loss: meanSquaredError }),
+    ).rejects.toThrow(/after the last step, 0, the weight .* is not finite/);
+  });
+
+  it('refuses another data set on resume, a folder it cannot write, bad checkpoint options and bad validation data', async () => {
+    const checkpoint = { folder: join(folder, 'half') };
+    await run(toyModel(1), { checkpoint, epochs: 1 });
+    const half = { ...data, length: 48, inputs: data.inputs.slice(0, 48 * 64), targets: data.targets.slice(0, 48) };
+    await expect(train(toyModel(1), half, { ...base, epochs: 1, optimizer: toySgd(), checkpoint })).rejects.toThrow(
+      'examples 96, this run has 48',
+    );
+    const file = join(folder, 'file');
+    await writeFile(file, '');
+    await expect(run(toyModel(1), { checkpoint: { folder: file } })).rejects.toThrow('cannot be written');
+    await expect(run(toyModel(1), { checkpoint: { folder, everyStep: 1 } as never })).rejects.toThrow('everyStep');
+    await expect(run(toyModel(1), { checkpoint: { folder, keep: 0 } })).rejects.toThrow('keep');
+    await expect(run(toyModel(1), { validation: { ...data, targets: data.targets.map(() => 7) } })).rejects.toThrow(
+      'a label is not below',
+    );
+  });
+
+  it('resumes a model whose layers have automatic names, built a second time', async () => {
+    const build = (): tf.Sequential =>
+      tf.sequential({
+        layers: [tf.layers.flatten({ inputShape: [8, 8, 1] }), tf.layers.dense({ units: 3, activation: 'softmax' })],
+      });
+    const checkpoint = { folder: join(folder, 'automatic') };
+    const first = build();
+    await run(first, { checkpoint });
+    const second = build();
+    await run(second, { checkpoint });
+    expect(weightsOf(second)).toEqual(weightsOf(first));
+  });
+
+  it('measures the same loss in training and evaluation wherever the softmax is, and refuses what comes after it', async () => {
+    const still = (model: tf.LayersModel): Promise<number[]> =>
+      train(model, data, { epochs: 1, batchSize: 96, optimizer: toySgd(0), validation: data, progress: false }).then(
+        ({ epochs: [e] }) => [e!.loss, e!.validation!.loss],
+      );
+    const dense = (units: number, options: object = {}): tf.layers.Layer =>
+      tf.layers.dense({ units, activation: 'softmax', ...options });
+    const flat = tf.layers.flatten({ inputShape: [8, 8, 1] });
+    const nested = tf.sequential({
+      layers: [
+        tf.layers.flatten({ inputShape: [8, 8, 1] }),
+        tf.sequential({ layers: [dense(3, { inputShape: [64] })] }),
+      ],
+    });
+    for (const model of [nested, tf.sequential({ layers: [flat, dense(5), dense(3)] })]) {
+      const [training, validation] = await still(model);
+      expect(training).toBeCloseTo(validation!, 5);
+    }
+    const late = tf.sequential({
+      layers: [tf.layers.flatten({ inputShape: [8, 8, 1] }), dense(3), tf.layers.reshape({ targetShape: [3] })],
+    });
+    await expect(still(late)).rejects.toThrow('comes after the softmax');
   });
 
   it('gives the model back when a step throws', async () => {

@@ -1,11 +1,13 @@
+import { accessSync, constants, mkdirSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { attach } from './attach.js';
 import { chain } from './chain.js';
 import { checkInteger, checkOptions } from './check.js';
-import { type Cursor, loadCheckpoint, variablesOf } from './checkpoint.js';
+import { type CheckpointOptions, type Cursor, loadCheckpoint, variablesOf } from './checkpoint.js';
 import { batchCount, checkDataset, type Dataset } from './data.js';
 import { activeEngine } from './engine/ladder.js';
-import { oneEpoch, save } from './epoch.js';
+import { checkFinite } from './backpropagation.js';
+import { aborted, oneEpoch, save } from './epoch.js';
 import { FrugalError } from './errors.js';
 import { defaultLoss } from './evaluate.js';
 import { checkLoss } from './loss.js';
@@ -34,6 +36,8 @@ function prepare(model: tf.LayersModel, data: Dataset, options: TrainOptions): R
   const seed = checkInteger('train', 'seed', options.seed ?? 0);
   const methods = options.methods ?? [];
   checkDataset(data);
+  if (options.validation) checkDataset(options.validation);
+  if (options.checkpoint) checkCheckpoint(options.checkpoint);
   const loss = options.loss ?? defaultLoss(data);
   checkLoss(model, loss);
   const links = chain([...methods.flatMap((method) => method.transforms ?? []), ...[options.optimizer].flat()]);
@@ -55,6 +59,22 @@ function prepare(model: tf.LayersModel, data: Dataset, options: TrainOptions): R
   };
 }
 
+function checkCheckpoint(checkpoint: CheckpointOptions): void {
+  checkOptions('checkpoint', checkpoint, ['folder', 'everySteps', 'keep', 'resume']);
+  if (checkpoint.everySteps !== undefined) checkInteger('checkpoint', 'everySteps', checkpoint.everySteps, { min: 1 });
+  checkInteger('checkpoint', 'keep', checkpoint.keep ?? 2, { min: 1 });
+  try {
+    mkdirSync(checkpoint.folder, { recursive: true });
+    accessSync(checkpoint.folder, constants.W_OK);
+  } catch (cause) {
+    throw new FrugalError(
+      'CHECKPOINT',
+      `The checkpoint folder ${checkpoint.folder} cannot be written: ${(cause as Error).message}.`,
+      { cause },
+    );
+  }
+}
+
 async function resume(run: Run): Promise<Cursor> {
   const fresh = cursorAt(run, 0, 0, 0, { lossSum: 0, correct: 0, seconds: 0 });
   const { checkpoint } = run.options;
@@ -63,7 +83,7 @@ async function resume(run: Run): Promise<Cursor> {
     process.stderr.write(`${line}\n`),
   );
   if (!found) return fresh;
-  for (const key of ['seed', 'batchSize', 'epochs'] as const) {
+  for (const key of ['seed', 'batchSize', 'examples', 'epochs'] as const) {
     if (found.cursor[key] !== fresh[key]) {
       throw new FrugalError(
         'CHECKPOINT',
@@ -99,12 +119,15 @@ export async function train(model: tf.LayersModel, data: Dataset, options: Train
   try {
     run.links.init(run.attachment.params);
     let cursor = await resume(run);
+    if (options.signal?.aborted) throw aborted(run, cursor.step);
     while (cursor.epoch < options.epochs) {
       cursor = await oneEpoch(run, cursor);
       await save(run, cursor);
     }
+    checkFinite(run, cursor.step);
     return {
       title: run.title,
+      data: { name: data.name, origin: data.origin },
       epochs: run.history,
       steps: cursor.step,
       seconds: run.history.reduce((sum, { seconds }) => sum + seconds, 0),

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { FrugalError } from '../errors.js';
 import { type Composite, runOne } from './run.js';
 
 /** Chosen indices of an axis, ascending and distinct, and a factor for each (default 1). */
@@ -58,8 +59,18 @@ export function takeSlices(x: tf.Tensor, axis: number, { indices, scales }: Sele
   return runOne(take.name, { x }, { axis, indices, scales });
 }
 
-/** The inverse of {@link takeSlices}: a tensor of `size` slices along `axis`, zero but for the chosen ones. */
+/**
+ * The inverse of {@link takeSlices}: a tensor of `size` slices along `axis`, zero but for the chosen ones.
+ *
+ * @throws FrugalError `SHAPE` when the indices do not ascend
+ */
 export function putSlices(x: tf.Tensor, axis: number, size: number, { indices, scales }: Selection): tf.Tensor {
+  if (indices.some((index, j) => j > 0 && index <= (indices[j - 1] as number))) {
+    throw new FrugalError(
+      'SHAPE',
+      `putSlices: expected ascending indices but received ${[...indices.subarray(0, 8)].join(', ')}, …. Sort them, each once.`,
+    );
+  }
   return runOne(put.name, { x }, { axis, indices, size, scales });
 }
 

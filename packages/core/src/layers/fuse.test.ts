@@ -70,6 +70,33 @@ describe('findFusions', () => {
   });
 });
 
+describe('findFusions at the edges', () => {
+  const bn = (x: tf.SymbolicTensor): tf.SymbolicTensor => tf.layers.batchNormalization().apply(x) as tf.SymbolicTensor;
+  const act = (x: tf.SymbolicTensor): tf.SymbolicTensor =>
+    tf.layers.activation({ activation: 'relu' }).apply(x) as tf.SymbolicTensor;
+
+  it('leaves a broadcast addition alone, which trains as before', () => {
+    const input = tf.input({ shape: [4, 4, 3] });
+    const gate = tf.input({ shape: [1, 1, 3] });
+    const model = tf.model({
+      inputs: [input, gate],
+      outputs: act(tf.layers.add().apply([bn(input), gate]) as tf.SymbolicTensor),
+    });
+    expect(names(model)).toEqual([]);
+  });
+
+  it('leaves alone what a nested model hands out', () => {
+    const inner = tf.input({ shape: [3] });
+    const norm = bn(inner);
+    const nested = tf.model({ inputs: inner, outputs: [norm, act(norm)] });
+    const outer = tf.input({ shape: [3] });
+    const [a, b] = nested.apply(outer) as tf.SymbolicTensor[];
+    expect(names(tf.model({ inputs: outer, outputs: tf.layers.add().apply([a!, b!]) as tf.SymbolicTensor }))).toEqual(
+      [],
+    );
+  });
+});
+
 await describeEngines('a model with fused layers', () => {
   it('computes the outputs, gradients and moving averages of the plain one', () => {
     const x = tf.randomNormal([8, 6, 6, 3], 0.5, 2, 'float32', 7);

@@ -3,6 +3,8 @@ import {
   type ActivationLayer,
   type BatchNormLayer,
   type CallableLayer,
+  handedOut,
+  inputShapesOf,
   inputsOf,
   onlyConsumer,
   overrideTraining,
@@ -19,21 +21,31 @@ export interface Fusion {
 const isRelu = (layer: CallableLayer): boolean =>
   layer.getClassName() === 'Activation' && (layer as ActivationLayer).activation.getClassName() === 'relu';
 
-const isLastAxis = ({ axis }: BatchNormLayer): boolean => axis === -1 || axis === 3;
+const isLastAxis = (norm: BatchNormLayer): boolean => {
+  const [shape] = inputShapesOf(norm);
+  return norm.axis === -1 || norm.axis === (shape?.length ?? 0) - 1;
+};
+
+/** Does an addition broadcast one side? Then the fused kernel, which reads both alike, cannot do it. */
+const broadcasts = (add: CallableLayer): boolean => {
+  const [a, b] = inputShapesOf(add);
+  return a?.join() !== b?.join();
+};
 
 /** What follows a batch normalisation, where nothing else reads what lies between. */
 function fusionAt(norm: BatchNormLayer, outputs: ReadonlySet<CallableLayer>): Fusion | undefined {
   const next = outputs.has(norm) ? undefined : onlyConsumer(norm);
   if (next === undefined) return undefined;
   if (isRelu(next) && inputsOf(next).length === 1) return { norm, relu: next };
-  if (next.getClassName() !== 'Add' || inputsOf(next).length !== 2 || outputs.has(next)) return undefined;
+  if (next.getClassName() !== 'Add' || inputsOf(next).length !== 2) return undefined;
+  if (outputs.has(next) || broadcasts(next)) return undefined;
   const relu = onlyConsumer(next);
   return relu && isRelu(relu) && inputsOf(relu).length === 1 ? { norm, add: next, relu } : undefined;
 }
 
 /** Every place of a model where batch normalisation, addition and relu can be fused; an addition is fused once. */
 export function findFusions(model: tf.LayersModel, layers: readonly CallableLayer[]): Fusion[] {
-  const outputs = new Set(model.outputs.map((tensor) => tensor.sourceLayer as unknown as CallableLayer));
+  const outputs = handedOut(model);
   const taken = new Set<CallableLayer>();
   const fusions: Fusion[] = [];
   for (const layer of layers) {

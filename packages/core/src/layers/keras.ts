@@ -82,6 +82,7 @@ interface SymbolicLike {
 interface NodeLike {
   readonly outboundLayer: CallableLayer;
   readonly inboundLayers: readonly CallableLayer[];
+  readonly inputShapes: readonly (readonly (number | null)[])[];
 }
 
 /** A layer's uses, as consumer and as producer. */
@@ -94,6 +95,12 @@ interface GraphLayer {
 export function inputsOf(layer: CallableLayer): readonly CallableLayer[] {
   const [node, ...others] = (layer as unknown as GraphLayer).inboundNodes;
   return node && others.length === 0 ? node.inboundLayers : [];
+}
+
+/** The shapes of a layer's inputs, if it is used once. */
+export function inputShapesOf(layer: CallableLayer): readonly (readonly (number | null)[])[] {
+  const [node, ...others] = (layer as unknown as GraphLayer).inboundNodes;
+  return node && others.length === 0 ? node.inputShapes : [];
 }
 
 /** The layer that takes a layer's result, if there is exactly one and the layer is used once. */
@@ -128,6 +135,28 @@ export function leaves(model: tf.LayersModel): Leaf[] {
   return found;
 }
 
+/** The layers whose results a model, or a model inside it, hands out. */
+export function handedOut(model: tf.LayersModel): Set<CallableLayer> {
+  const found = new Set<CallableLayer>();
+  const visit = (container: ContainerLike & { readonly outputs?: readonly SymbolicLike[] }): void => {
+    for (const { sourceLayer } of container.outputs ?? []) found.add(sourceLayer as unknown as CallableLayer);
+    for (const layer of container.layers ?? []) visit(layer as unknown as ContainerLike);
+  };
+  visit(model as unknown as ContainerLike);
+  return found;
+}
+
+/** The layer that makes a model's first output, inside nested models too. */
+export function finalLayer(model: tf.LayersModel): CallableLayer {
+  let tensor = model.outputs[0] as unknown as SymbolicLike;
+  for (;;) {
+    const inner = (tensor.sourceLayer as unknown as { outputs?: readonly SymbolicLike[]; layers?: unknown }) ?? {};
+    if (inner.layers === undefined || inner.outputs?.[0] === undefined)
+      return tensor.sourceLayer as unknown as CallableLayer;
+    tensor = inner.outputs[0];
+  }
+}
+
 /** The variable behind a weight. */
 export function variableOf(weight: LayerWeight): tf.Variable {
   return weight.read() as tf.Variable;
@@ -156,6 +185,7 @@ export function overrideTraining(
   layer: CallableLayer,
   call: (x: tf.Tensor, inputs: readonly tf.Tensor[]) => tf.Tensor | undefined,
 ): () => void {
+  const own = Object.hasOwn(layer, 'call');
   const stock = layer.call;
   layer.call = function (this: CallableLayer, inputs, kwargs) {
     const all = [inputs].flat();
@@ -164,6 +194,7 @@ export function overrideTraining(
     return y ?? stock.call(layer, inputs, kwargs);
   };
   return () => {
-    delete (layer as Partial<CallableLayer>).call;
+    if (own) layer.call = stock;
+    else delete (layer as Partial<CallableLayer>).call;
   };
 }

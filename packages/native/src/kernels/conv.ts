@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { NativeBackend } from '../backend.js';
-import { isFloat, type Registry, sizeOf } from './kernel.js';
+import { isFloat, type Registry, sameShape, sizeOf } from './kernel.js';
 import { type ActivationAttrs, activate, knowsActivation } from './matmul.js';
 
 type Conv2DInfo = ReturnType<typeof tf.backend_util.computeConv2DInfo>;
@@ -18,6 +18,21 @@ interface Convolution {
   readonly outShape: number[];
   /** Numbers in the order of `ConvShape` of cpp/products.hpp; absent for what the addon does not do. */
   readonly shape: Int32Array | undefined;
+}
+
+/** oneDNN trusts the geometry: a dy of another shape would be read beyond its end. */
+function requireShapes(
+  kernel: string,
+  dy: readonly number[],
+  expected: readonly number[],
+  x?: number,
+  w?: number,
+): void {
+  if (sameShape(dy, expected) && x === w) return;
+  const channels = `${x ?? '?'} input channels and a filter for ${w ?? '?'}`;
+  throw new Error(
+    `${kernel}: expected dy of shape [${expected.join(', ')}] but received [${dy.join(', ')}], with ${channels}.`,
+  );
 }
 
 const convolutions = new Map<string, Convolution>();
@@ -116,8 +131,9 @@ export function registerConv(registry: Registry): void {
   registry.override<InputGradInputs, ConvAttrs & { inputShape: number[] }>(
     'Conv2DBackpropInput',
     (backend, { dy, filter }, attrs) => {
-      const { shape } = convolutionOf(attrs.inputShape, filter.shape, attrs);
+      const { shape, outShape } = convolutionOf(attrs.inputShape, filter.shape, attrs);
       if (!isFloat(dy) || !isFloat(filter) || shape === undefined) return undefined;
+      requireShapes('Conv2DBackpropInput', dy.shape, outShape, attrs.inputShape[3], filter.shape[2]);
       const dx = backend.buffer(sizeOf(attrs.inputShape));
       backend.addon.convInputGrad(backend.floats(dy), backend.floats(filter), dx, shape);
       return backend.tensor(dx, attrs.inputShape);
@@ -127,8 +143,9 @@ export function registerConv(registry: Registry): void {
   registry.override<FilterGradInputs, ConvAttrs & { filterShape: number[] }>(
     'Conv2DBackpropFilter',
     (backend, { x, dy }, attrs) => {
-      const { shape } = convolutionOf(x.shape, attrs.filterShape, attrs);
+      const { shape, outShape } = convolutionOf(x.shape, attrs.filterShape, attrs);
       if (!isFloat(x) || !isFloat(dy) || shape === undefined) return undefined;
+      requireShapes('Conv2DBackpropFilter', dy.shape, outShape, x.shape[3], attrs.filterShape[2]);
       const dfilter = backend.buffer(sizeOf(attrs.filterShape));
       backend.addon.convFilterGrad(backend.floats(x), backend.floats(dy), dfilter, shape);
       return backend.tensor(dfilter, attrs.filterShape);

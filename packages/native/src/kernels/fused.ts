@@ -56,10 +56,10 @@ function registerDropout(registry: Registry): void {
   });
 }
 
-/** Frugal's fused elementwise kernels, reductions and loss. */
 /** Matrices of at least so many rows have their squared norms kept up to date: fewer are as quickly computed anew. */
 const NORM_ROWS = 64;
 
+/** Frugal's fused elementwise kernels, reductions and loss. */
 export function registerFused(registry: Registry): void {
   registerActivations(registry);
   registerLoss(registry);
@@ -75,16 +75,17 @@ export function registerFused(registry: Registry): void {
     return backend.tensor(y, shape);
   });
   registry.custom<One, { axis: number }>('FrugalNorms', (backend, { x }, { axis }) => {
-    const { outer, count, inner } = around(x.shape, axis < 0 ? axis + x.shape.length : axis);
+    const at = axis < 0 ? axis + x.shape.length : axis;
+    const { outer, count, inner } = around(x.shape, at);
     const y = backend.buffer(count);
     const entry = backend.data.peek(x.dataId);
-    if (entry.norms !== undefined && outer === 1 && entry.norms.length === count) {
+    if (entry.norms !== undefined && at === 0) {
       y.set(entry.norms);
       return backend.tensor(y, [count]);
     }
     backend.addon.norms(backend.floats(x), y, outer, count, inner);
     // Asked once for a matrix, asked again: updates of the matrix will keep them up to date.
-    if (x instanceof tf.Variable && outer === 1 && count >= NORM_ROWS) entry.norms = y.slice();
+    if (x instanceof tf.Variable && at === 0 && count >= NORM_ROWS) entry.norms = y.slice();
     return backend.tensor(y, [count]);
   });
 }

@@ -48,6 +48,7 @@ function matMul(
   let rows = a.shape[transposeA ? rankA - 1 : rankA - 2] as number;
   const depth = a.shape[transposeA ? rankA - 2 : rankA - 1] as number;
   const columns = b.shape[transposeB ? rankB - 2 : rankB - 1] as number;
+  if (depth !== b.shape[transposeB ? rankB - 1 : rankB - 2]) return undefined;
   const outerA = a.shape.slice(0, -2);
   const outerB = b.shape.slice(0, -2);
   let batchA = sizeOf(outerA);

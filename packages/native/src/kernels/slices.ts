@@ -20,6 +20,12 @@ function fits({ indices, scales }: SliceAttrs, size: number): boolean {
   return indices.length > 0;
 }
 
+/** Zeros and slices are written in one walk, in order. */
+function ascend(indices: Int32Array): boolean {
+  for (let i = 1; i < indices.length; i++) if ((indices[i] as number) <= (indices[i - 1] as number)) return false;
+  return true;
+}
+
 /** Taking slices along an axis, and placing them in zeros. */
 export function registerSlices(registry: Registry): void {
   registry.custom<One, SliceAttrs>('FrugalTake', (backend, { x }, attrs) => {
@@ -35,7 +41,7 @@ export function registerSlices(registry: Registry): void {
     const { indices, scales = null, size } = attrs;
     const axis = attrs.axis < 0 ? attrs.axis + x.shape.length : attrs.axis;
     const { outer, count, inner } = around(x.shape, axis);
-    if (count !== indices.length || !fits(attrs, size)) return undefined;
+    if (count !== indices.length || !fits(attrs, size) || !ascend(indices)) return undefined;
     const matrix = axis === 0 && x.shape.length === 2 && inner >= PENDING_COLUMNS;
     if (matrix && scales === null && x instanceof tf.Tensor) return backend.pendingRows(x as tf.Tensor, indices, size);
     const y = backend.buffer(outer * size * inner);

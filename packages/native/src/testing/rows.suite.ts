@@ -69,6 +69,42 @@ function pendingRows(): void {
   );
 }
 
+function unsortedRows(): void {
+  it('are refused when their indices do not ascend', () =>
+    onNative(() => {
+      tf.tidy(() => {
+        const put = (...indices: number[]) =>
+          runOne('FrugalPut', { x: tf.ones([3, 64]) }, { axis: 0, indices: Int32Array.from(indices), size: 6 });
+        expect(() => put(4, 1, 3)).toThrow('do not fit its contract');
+        expect(() => put(1, 1, 3)).toThrow('do not fit its contract');
+        expect(put(1, 3, 4).shape).toEqual([6, 64]);
+      });
+    }));
+}
+
+function wrongShapes(): void {
+  it('are errors, never reads beyond an array', () =>
+    onNative(() => {
+      tf.tidy(() => {
+        const filter = tf.ones<tf.Rank.R4>([3, 3, 8, 8]);
+        expect(() =>
+          tf.conv2dTranspose(tf.ones<tf.Rank.R4>([1, 2, 2, 8]), filter, [1, 400, 400, 8], 1, 'same'),
+        ).toThrow('expected dy of shape');
+        const conv = { strides: [1, 1], pad: 'same', dataFormat: 'NHWC' };
+        expect(() =>
+          runOne(
+            'Conv2DBackpropFilter',
+            { x: tf.ones([2, 5, 5, 3]), dy: tf.ones([1, 5, 5, 4]) },
+            { ...conv, filterShape: [3, 3, 3, 4] },
+          ),
+        ).toThrow('expected dy of shape');
+        expect(() =>
+          runOne('BatchMatMul', { a: tf.ones([2, 8]), b: tf.ones([4, 3]) }, { transposeA: false, transposeB: false }),
+        ).toThrow(/inner/i);
+      });
+    }));
+}
+
 function rowNorms(): void {
   const sgd = (w: tf.Variable, v: tf.Variable, byRows: boolean): void =>
     tf.tidy(() => {
@@ -92,6 +128,26 @@ function rowNorms(): void {
         expect(anew).not.toEqual(first);
       }
       tf.dispose([w, v]);
+    }));
+
+  it('are not kept for other axes: those of a 1×1 filter are computed anew', () =>
+    onNative(() => {
+      const w = tf.tidy(() => tf.variable(tf.tensor(numbers(100 * 64, 1), [1, 1, 100, 64])));
+      const channels = (): Float32Array =>
+        tf.tidy(() => runOne('FrugalNorms', { x: w }, { axis: 2 }).dataSync().slice() as Float32Array);
+      const first = channels();
+      tf.tidy(
+        () =>
+          void runKernel(
+            'FrugalSgd',
+            { w, g: tf.onesLike(w) },
+            { learningRate: 0.1, momentum: 0, nesterov: false, weightDecay: 0 },
+          ),
+      );
+      const second = channels();
+      expect(second.every((value, i) => value !== first[i])).toBe(true);
+      expect(second).toEqual(tf.tidy(() => runOne('FrugalNorms', { x: tf.add(w, 0) }, { axis: 2 }).dataSync()));
+      w.dispose();
     }));
 
   it('follow assignments, Adam, and a copy that an update made', () =>
@@ -130,5 +186,7 @@ function rowNorms(): void {
 /** What is not computed or written, because nobody needs it. */
 export function rows(): void {
   describe('rows in zeros', pendingRows);
+  describe('rows in any order', unsortedRows);
+  describe('shapes that do not fit', wrongShapes);
   describe('squared norms of rows', rowNorms);
 }
