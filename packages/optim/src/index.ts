@@ -2,6 +2,26 @@ export { type AdamForm, type AdamOptions, adam } from './adam.js';
 export { type AdamWOptions, adamw } from './adamw.js';
 export { type ClipByGlobalNormOptions, clipByGlobalNorm } from './clip.js';
 export type { DecayFilter } from './decay.js';
+export {
+  analyse,
+  type AnalysisOptions,
+  type AnalysisReport,
+  type Curve,
+  type CurveOptions,
+  enkf,
+  type EnkfOptions,
+  type EnsembleMethod,
+  type EnsembleOptions,
+  type EnsembleReport,
+  esmda,
+  type EsmdaOptions,
+  type Inflation,
+  inflationCoefficients,
+  type Localisation,
+  mexicanHat,
+  type Observed,
+  sine,
+} from './ensemble/index.js';
 export { constant } from './schedules/constant.js';
 export { type CosineOptions, cosine } from './schedules/cosine.js';
 export { type DemonOptions, demon } from './schedules/demon.js';

@@ -1,0 +1,265 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Dataset, evaluate, type Progress, slice, train } from '@frugal/core';
+import { describeEngines, toyImages, toyModel } from '@frugal/core/testing';
+import * as tf from '@tensorflow/tfjs';
+import { afterEach, describe, expect, test } from 'vitest';
+import { sgd } from '../sgd.js';
+import { type Curve, mexicanHat, sine } from './data.js';
+import { enkf } from './enkf.js';
+import type { EnsembleMethod, EnsembleOptions } from './ensemble.js';
+import { esmda, inflationCoefficients } from './esmda.js';
+
+/** 1-10-1 with tanh, all weights N(0, 1), as in methods.md 5c-4. */
+function net(seed: number, hidden = 10): tf.LayersModel {
+  const init = (k: number) => tf.initializers.randomNormal({ stddev: 1, seed: 10 * seed + k });
+  return tf.sequential({
+    layers: [
+      tf.layers.dense({
+        name: 'hidden',
+        units: hidden,
+        activation: 'tanh',
+        inputShape: [1],
+        kernelInitializer: init(1),
+        biasInitializer: init(2),
+      }),
+      tf.layers.dense({ name: 'out', units: 1, kernelInitializer: init(3) }),
+    ],
+  });
+}
+
+const curves: [string, (seed: number) => Curve][] = [
+  ['sine', (seed) => sine({ seed })],
+  ['hat', (seed) => mexicanHat({ seed })],
+];
+const SEEDS = [0, 1, 2, 3, 4];
+const quiet = { log: (): void => undefined };
+const noise = { observationNoise: 0.05 };
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** RMSE of the ensemble's mean prediction to the clean function. */
+function rmse(method: EnsembleMethod, data: Dataset): number {
+  return tf.tidy(() => {
+    const xs = tf.tensor2d(
+      data.inputs.map((x) => x / (data.normalize?.std[0] ?? 1)),
+      [data.length, 1],
+    );
+    const ys = tf.tensor2d(data.targets, [data.length, 1]);
+    return Math.sqrt(tf.mean(tf.squaredDifference(method.predict(xs).mean, ys)).dataSync()[0] as number);
+  });
+}
+
+async function online(model: tf.LayersModel, data: Dataset, options: Partial<EnsembleOptions> = {}, seed = 0) {
+  const method = enkf({ model, ...noise, ...quiet, ...options });
+  await train(model, data, { methods: [method], optimizer: [], epochs: 1, batchSize: 1, seed, progress: false });
+  return method;
+}
+
+async function offline(model: tf.LayersModel, data: Dataset, iterations: number, seed = 0) {
+  const method = esmda({ model, ...noise, ...quiet, coefficients: inflationCoefficients(iterations) });
+  const run = { epochs: iterations, batchSize: data.length, seed, progress: false as const };
+  await train(model, data, { methods: [method], optimizer: [], ...run });
+  return method;
+}
+
+afterEach(() => tf.disposeVariables());
+
+describe.each(curves)('on the %s', (_name, make) => {
+  test('EnKF in one pass is below half of the best SGD in one pass', async () => {
+    const kalman: number[] = [];
+    for (const seed of SEEDS) {
+      const { train: data, test: clean } = make(seed);
+      const method = await online(net(seed), data, {}, seed);
+      kalman.push(rmse(method, clean));
+      method.step.dispose();
+    }
+    const gradient: number[] = [];
+    for (const learningRate of [0.01, 0.03, 0.05, 0.1, 0.15, 0.2]) {
+      const errors: number[] = [];
+      for (const seed of SEEDS) {
+        const { train: data, test: clean } = make(seed);
+        const model = net(seed);
+        // Half of the rate: this loss is e², that of methods.md is e²/2.
+        const run = { epochs: 1, batchSize: 1, seed, progress: false as const };
+        await train(model, data, { optimizer: sgd({ learningRate: learningRate / 2 }), ...run });
+        errors.push(Math.sqrt(evaluate(model, clean).loss));
+      }
+      gradient.push(mean(errors));
+    }
+    expect(mean(kalman)).toBeLessThan(Math.min(...gradient) / 2);
+  });
+
+  test('ES-MDA: more iterations are better, and the ensemble narrows at each', async () => {
+    const errors: number[] = [];
+    for (const iterations of [1, 4, 10]) {
+      const found: number[] = [];
+      for (const seed of SEEDS) {
+        const { train: data, test: clean } = make(seed);
+        const method = await offline(net(seed), data, iterations, seed);
+        found.push(rmse(method, clean));
+        const { spread, analyses, forwardPasses, forward, warnings } = method.report();
+        expect([analyses, forwardPasses, forward]).toEqual([iterations, iterations * 100 * 100, 'batched']);
+        expect(warnings).toEqual([]);
+        expect(spread).toHaveLength(iterations + 1);
+        spread.slice(1).forEach((s, i) => expect(s).toBeLessThan(spread[i] as number));
+        method.step.dispose();
+      }
+      errors.push(mean(found));
+    }
+    expect(errors).toEqual([...errors].sort((a, b) => b - a));
+    expect(errors[2]).toBeLessThan(0.1);
+  });
+
+  test('an iid prior has nothing to learn from, and says so', async () => {
+    const { train: data, test: clean } = make(0);
+    const lines: string[] = [];
+    const model = net(0);
+    const options = { model, ...noise, prior: 'iid', spread: 1, log: (line: string) => lines.push(line) } as const;
+    const method = esmda(options);
+    await train(model, data, { methods: [method], optimizer: [], epochs: 4, batchSize: 100, progress: false });
+    const centred = await offline(net(0), data, 4);
+    expect(rmse(method, clean)).toBeGreaterThan(2 * rmse(centred, clean));
+    expect(lines).toHaveLength(1);
+    expect(method.report().warnings).toEqual(lines);
+    expect(lines[0]).toMatch(/sampling noise/);
+  });
+});
+
+await describeEngines('ensemble training', () => {
+  test('leaves no tensors, repeats its bits, and holds the mean', async () => {
+    const { train: data } = sine();
+    const short = slice(data, 0, 20);
+    const run = async (): Promise<[number[], number]> => {
+      const model = net(1);
+      const xs = tf.tensor2d([0, 1, 2], [3, 1]);
+      const before = tf.memory().numTensors;
+      const method = await online(model, short, { members: 12 });
+      const { mean: first, standardDeviation } = method.predict(xs);
+      expect([first.shape, standardDeviation.shape]).toEqual([
+        [3, 1],
+        [3, 1],
+      ]);
+      const result = [
+        ...first.dataSync(),
+        ...standardDeviation.dataSync(),
+        ...(model.getWeights()[0]?.dataSync() ?? []),
+      ];
+      first.dispose();
+      standardDeviation.dispose();
+      return [result, tf.memory().numTensors - before];
+    };
+    const [a, leaked] = await run();
+    const [b] = await run();
+    expect(leaked).toBe(0);
+    expect(a).toEqual(b);
+    expect(a.every(Number.isFinite)).toBe(true);
+  });
+
+  test('classifies, batched by logits and looped by outputs', async () => {
+    const data = toyImages(48);
+    const flat = (): tf.LayersModel =>
+      tf.sequential({
+        layers: [
+          tf.layers.flatten({ inputShape: [8, 8, 1] }),
+          tf.layers.dense({ units: 3, activation: 'softmax', kernelInitializer: tf.initializers.zeros() }),
+        ],
+      });
+    for (const [model, options] of [
+      [flat(), { observe: 'logits', members: 60 }],
+      [toyModel(), { members: 12, spread: 0.1 }],
+    ] as const) {
+      const method = enkf({ model, observationNoise: 0.5, ...quiet, ...options });
+      const run = { epochs: 1, batchSize: 16, validation: data, progress: false as const };
+      const report = await train(model, data, { methods: [method], optimizer: [], ...run });
+      expect(method.report().forward).toBe(options.members === 60 ? 'batched' : 'loop');
+      expect(report.epochs[0]?.accuracy).toBeGreaterThanOrEqual(0);
+      if (options.members === 60) expect(report.epochs[0]?.validation?.accuracy).toBeGreaterThan(0.8);
+    }
+  });
+});
+
+test('a run goes on from its checkpoint with the same bits', async () => {
+  const data = slice(sine().train, 0, 20);
+  const folder = await mkdtemp(join(tmpdir(), 'frugal-ensemble-'));
+  const run = async (stop?: number): Promise<number[]> => {
+    const model = net(1);
+    const method = enkf({ model, ...noise, ...quiet, members: 12 });
+    const abort = new AbortController();
+    const progress: Progress = (event) => {
+      if (event.kind === 'step' && event.batch === stop) abort.abort();
+    };
+    const options = { epochs: 1, batchSize: 1, seed: 3, signal: abort.signal, progress };
+    const checkpoint = stop === 20 ? undefined : { folder };
+    await train(model, data, { methods: [method], optimizer: [], ...options, checkpoint }).catch(() => undefined);
+    const found = Array.from(method.predict(tf.tensor2d([0, 1, 2], [3, 1])).mean.dataSync());
+    expect(method.report().analyses).toBe(stop ?? 13);
+    return found;
+  };
+  const whole = await run(20);
+  expect(await run(7)).not.toEqual(whole);
+  expect(await run()).toEqual(whole);
+  await rm(folder, { recursive: true });
+});
+
+test('the diagnosis tells the priors apart', async () => {
+  const data = sine().train;
+  const ratios = { centre: [] as number[], iid: [] as number[] };
+  for (const prior of ['centre', 'iid'] as const) {
+    for (const seed of [...SEEDS, 5, 6, 7, 8, 9]) {
+      const model = net(seed);
+      const method = esmda({ model, ...noise, ...quiet, prior, spread: prior === 'iid' ? 1 : 0.3, coefficients: [1] });
+      await train(model, data, { methods: [method], optimizer: [], epochs: 1, batchSize: 100, seed, progress: false });
+      ratios[prior].push(method.report().correlationRatio ?? Number.NaN);
+      expect(method.report().warnings).toHaveLength(prior === 'iid' ? 1 : 0);
+    }
+  }
+  expect(Math.max(...ratios.iid)).toBeLessThan(1.4);
+  expect(Math.min(...ratios.centre)).toBeGreaterThan(1.6);
+});
+
+describe('what does not fit', () => {
+  const { train: data } = sine({ length: 20 });
+  const esmdaRun = (options: { epochs: number; batchSize: number }, coefficients?: number[]) => {
+    const model = net(0);
+    const method = esmda({ model, ...noise, ...quiet, members: 5, ...(coefficients && { coefficients }) });
+    return train(model, data, { methods: [method], optimizer: [], progress: false, ...options });
+  };
+
+  test('ES-MDA wants the whole data set, and an epoch for each coefficient', async () => {
+    await expect(esmdaRun({ epochs: 3, batchSize: 20 })).rejects.toThrow(/expected 4 steps.* the run has 3/);
+    await expect(esmdaRun({ epochs: 1, batchSize: 5 })).rejects.toThrow(/step 1 has other examples.*batchSize/);
+    await expect(esmdaRun({ epochs: 2, batchSize: 64 }, [2, 2])).resolves.toBeDefined();
+  });
+
+  test('bad options', () => {
+    const model = net(0);
+    const bad = (options: object) => () => enkf({ model, ...noise, ...options });
+    expect(bad({ member: 3 })).toThrow(/member/);
+    expect(bad({ members: 1 })).toThrow(/members/);
+    expect(bad({ observationNoise: 0 })).toThrow(/observationNoise/);
+    expect(bad({ observationNoise: [] })).toThrow(/observationNoise/);
+    expect(bad({ spread: 0 })).toThrow(/spread/);
+    expect(bad({ prior: 'zero' })).toThrow(/prior/);
+    expect(bad({ observe: 'all' })).toThrow(/observe/);
+    expect(bad({ model: undefined })).toThrow(/model/);
+    expect(bad({ inflation: { multiplicative: 0 } })).toThrow(/multiplicative/);
+    expect(bad({ localisation: { threshold: 2 } })).toThrow(/threshold/);
+    expect(() => esmda({ model, ...noise, coefficients: [1, 1] })).toThrow(/counted 2 times/);
+    expect(() => esmda({ model, ...noise, coefficients: [] })).toThrow(/1\/α/);
+    expect(() => enkf({ model, ...noise }).predict(tf.zeros([1, 1]))).toThrow(/no ensemble yet/);
+  });
+
+  test('an optimizer under fit, and targets of another width', async () => {
+    const model = net(0);
+    const wide = { ...data, targets: new Float32Array(40) };
+    const run = { optimizer: [], epochs: 1, batchSize: 4, progress: false as const };
+    const method = enkf({ model, ...noise, ...quiet, members: 5 });
+    await expect(train(model, wide, { methods: [method], ...run })).rejects.toThrow(/expected targets for 4/);
+    const far = enkf({ model, ...noise, ...quiet, members: 5, spread: 1e38 });
+    await expect(train(model, data, { methods: [far], ...run })).rejects.toThrow(/not finite at step 0/);
+    expect(
+      () => method.transforms?.[0]?.kind === 'local' && method.transforms[0].update(new Map(), [], {} as never),
+    ).toThrow(/train\(\)/);
+  });
+});
