@@ -1,0 +1,129 @@
+import { type Call, checkInteger, exactProducts, type Method, type Rule, type Scope, type Site } from '@frugal/core';
+import * as tf from '@tensorflow/tfjs';
+import { errorObserver, errorOf, valuesPerError } from './error.js';
+import type { ForwardProduct } from './forward-product.js';
+import type { Matrix, MatrixSource } from './matrix.js';
+import { type FeedbackReport, type Ledger, ledger, type Measurement } from './report.js';
+
+/** Options of every method that sends the error of the output straight to a layer. */
+export interface FeedbackOptions {
+  /** Sites whose dX stays dY·Wᵀ. Default none. */
+  readonly skip?: (site: Site) => boolean;
+  /**
+   * One matrix for all layers, of which each takes the first rows (Launay et al. 2019, arXiv 1906.04554). Default false:
+   * a matrix for each.
+   */
+  readonly shared?: boolean;
+  /** Compare the feedback with dY·Wᵀ of the same dY in every so many steps. Costs the exact product. Default never. */
+  readonly measureEvery?: number;
+  /** Receives each measurement; `report()` has the last ones. */
+  readonly onMeasure?: (measurement: Measurement) => void;
+}
+
+/** The names of {@link FeedbackOptions}. */
+export const FEEDBACK_OPTIONS = ['skip', 'shared', 'measureEvery', 'onMeasure'] as const;
+
+/** A method that also tells what its feedback cost. */
+export interface FeedbackMethod extends Method {
+  /** Memory and arithmetic since the method was made, and the last measured cosines. */
+  report(): FeedbackReport;
+}
+
+/** What makes one feedback method. */
+export interface FeedbackParts {
+  readonly name: string;
+  readonly source: string;
+  readonly accepts: (site: Site) => boolean;
+  readonly matrix: MatrixSource;
+  /** Are the matrices of ±1? */
+  readonly signs: boolean;
+  /** Does the lowest accepted site stay exact? */
+  readonly chained: boolean;
+  readonly options: FeedbackOptions;
+  readonly product?: ForwardProduct;
+}
+
+/** Marks a site that stays exact. */
+interface Plan {
+  readonly exact: boolean;
+}
+
+/** dX = e·Bᵀ, in the shape of x. At dense sites by the counted product, so that the attachment's report has it. */
+function project(call: Call<Plan>, e: tf.Tensor2D, { gain, tensor }: Matrix, xShape: readonly number[]): tf.Tensor {
+  const scaled = gain === 1 ? e : tf.mul(e, gain);
+  const b = tensor();
+  const dx =
+    call.site.geometry.kind === 'dense'
+      ? call.exact.inputGrad(scaled, b, [e.shape[0], b.shape[0]])
+      : tf.matMul(scaled, b, false, true);
+  return tf.reshape(dx, [...xShape]);
+}
+
+/** Cosine between two tensors of one size; 0 where one of them is zero. */
+export function cosineOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let [dot, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    const [u, v] = [a[i] as number, b[i] as number];
+    dot += u * v;
+    aa += u * u;
+    bb += v * v;
+  }
+  return aa === 0 || bb === 0 ? 0 : dot / Math.sqrt(aa * bb);
+}
+
+/** An angle in degrees. */
+export const degrees = (cosine: number): number => (Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI;
+
+function measurer({ name, options }: FeedbackParts, book: Ledger) {
+  const every = options.measureEvery;
+  if (every === undefined) return () => undefined;
+  checkInteger(name, 'measureEvery', every, { min: 1 });
+  return ({ site, scope }: Call<Plan>, dx: tf.Tensor, dy: tf.Tensor, w: tf.Tensor): void => {
+    const { step } = scope.clock;
+    if (step % every !== 0) return;
+    const exact = exactProducts(site.geometry).inputGrad(dy, w, dx.shape);
+    const cosine = cosineOf(dx.dataSync(), exact.dataSync());
+    book.measured(site, cosine);
+    options.onMeasure?.({ step, site: site.name, cosine, angle: degrees(cosine) });
+  };
+}
+
+/**
+ * Makes a method that replaces dX = dY·Wᵀ by e·Bᵀ. The tape then takes it through whatever lies below: activation,
+ * pooling, normalisation, dropout.
+ *
+ * @throws FrugalError `CONFIG`
+ */
+export function feedbackMethod(parts: FeedbackParts): FeedbackMethod {
+  const { name, source, accepts, matrix, chained, product } = parts;
+  const book = ledger(parts.signs);
+  const measure = measurer(parts, book);
+  const lowest = new WeakMap<Scope, number>();
+  const observer = errorObserver(name);
+  const rule: Rule<Plan> = {
+    name,
+    bias: 'biased',
+    accepts,
+    plan({ site, scope }) {
+      // The forward pass meets the lowest site first.
+      if (!lowest.has(scope)) lowest.set(scope, site.index);
+      product?.note(scope, site);
+      return { exact: chained && lowest.get(scope) === site.index };
+    },
+    inputGrad(call, dy, w, xShape) {
+      const { site, scope, plan } = call;
+      if (plan?.exact) return call.exact.inputGrad(dy, w, xShape);
+      product?.prepare(scope);
+      const e = errorOf(name, site, scope);
+      const inputs = valuesPerError(name, site, e, xShape);
+      const [rows, errors] = e.shape;
+      const b = matrix({ site, seed: scope.seed, inputs, errors });
+      book.count(site, { rows, inputs, errors }, b);
+      const dx = project(call, e, b, xShape);
+      measure(call, dx, dy, w);
+      return dx;
+    },
+  };
+  const transforms = product ? { transforms: [product.link] } : {};
+  return { name, source, rule: rule as Rule, observer, ...transforms, report: book.report };
+}

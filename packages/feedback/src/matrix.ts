@@ -1,0 +1,107 @@
+import { checkNumber, type Site, type Stream, stream } from '@frugal/core';
+import * as tf from '@tensorflow/tfjs';
+import { packSigns, unpackSigns } from './bits.js';
+
+/** What a feedback matrix is asked for: its site, the run's seed, and its size. */
+export interface Request {
+  readonly site: Site;
+  readonly seed: number;
+  /** Values per example of the layer that receives the feedback. */
+  readonly inputs: number;
+  /** Length of e. */
+  readonly errors: number;
+}
+
+/** A fixed feedback matrix B = gain · values, [inputs, errors]. */
+export interface Matrix {
+  readonly gain: number;
+  /** The values as a tensor that the surrounding tidy frees. */
+  tensor(): tf.Tensor2D;
+  /** What is stored: views of one buffer are stored once. */
+  readonly stored: { readonly byteLength: number };
+}
+
+/** Gives the matrix of a site; the same one in every step of a run. */
+export type MatrixSource = (request: Request) => Matrix;
+
+/** A factor of the feedback, for all layers or for each. */
+export type Scale = number | ((site: Site) => number);
+
+/** A law of random entries with gain(inputs) for its size. */
+export interface Law {
+  draw(random: Stream): number;
+  gain(inputs: number): number;
+}
+
+/** U(−1/√m, 1/√m) and N(0, 1/m), m the size of the layer that receives the feedback. */
+export const LAWS = {
+  uniform: { draw: (random: Stream) => 2 * random.next() - 1, gain: (m: number) => 1 / Math.sqrt(m) },
+  gaussian: { draw: (random: Stream) => random.normal(), gain: (m: number) => 1 / Math.sqrt(m) },
+} as const satisfies Record<string, Law>;
+
+/** Checks a constant scale at once and hands back one that checks what a function gives. */
+export function scaleOf(owner: string, scale: Scale): (site: Site) => number {
+  if (typeof scale !== 'function') {
+    const constant = checkNumber(owner, 'scale', scale);
+    return () => constant;
+  }
+  return (site) => checkNumber(owner, `scale of site ${site.name}`, scale(site));
+}
+
+/** Draws `count` values; a longer draw begins with the values of a shorter one. */
+function drawn(law: Law, random: Stream, count: number): Float32Array {
+  return Float32Array.from({ length: count }, () => law.draw(random));
+}
+
+type Stored = Float32Array | Uint32Array;
+
+/** Makes what is stored for a path, and makes it again only for another seed or size. */
+function cached<S extends Stored>(make: (random: Stream, count: number) => S, shared: boolean) {
+  const own = new WeakMap<tf.Variable, { seed: number; inputs: number; errors: number; values: S }>();
+  const common = new Map<string, { inputs: number; values: S }>();
+  return ({ site, seed, inputs, errors }: Request): S => {
+    if (shared) {
+      const key = `${seed}/${errors}`;
+      const found = common.get(key);
+      if (found && found.inputs >= inputs) return found.values;
+      const values = make(stream(seed, 'feedback', 'shared'), inputs * errors);
+      common.set(key, { inputs, values });
+      return values;
+    }
+    const found = own.get(site.kernel);
+    if (found?.seed === seed && found.inputs === inputs && found.errors === errors) return found.values;
+    const values = make(stream(seed, 'feedback', site.index), inputs * errors);
+    own.set(site.kernel, { seed, inputs, errors, values });
+    return values;
+  };
+}
+
+/**
+ * Random matrices in float32. Shared: one long matrix, of which each layer takes the first rows, with its own gain.
+ */
+export function floatSource(law: Law, scale: (site: Site) => number, shared: boolean): MatrixSource {
+  const valuesOf = cached((random, count) => drawn(law, random, count), shared);
+  return (request) => {
+    const { site, inputs, errors } = request;
+    const values = valuesOf(request);
+    return {
+      gain: law.gain(inputs) * scale(site),
+      stored: values.buffer,
+      tensor: () => tf.tensor2d(values.subarray(0, inputs * errors), [inputs, errors]),
+    };
+  };
+}
+
+/** The signs of the uniform matrices that {@link floatSource} draws from the same seed, one bit each. */
+export function signSource(gain: (site: Site, inputs: number) => number, shared: boolean): MatrixSource {
+  const bitsOf = cached((random, count) => packSigns(count, () => LAWS.uniform.draw(random)), shared);
+  return (request) => {
+    const { site, inputs, errors } = request;
+    const bits = bitsOf(request);
+    return {
+      gain: gain(site, inputs),
+      stored: bits.buffer,
+      tensor: () => tf.tensor2d(unpackSigns(bits, inputs * errors), [inputs, errors]),
+    };
+  };
+}

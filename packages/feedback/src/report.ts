@@ -1,0 +1,104 @@
+import type { Site } from '@frugal/core';
+
+/** What a feedback method did at one site since it was made. */
+export interface FeedbackSite {
+  /** Name of the site. */
+  readonly site: string;
+  /** Values per example of the layer that receives the feedback. */
+  readonly inputs: number;
+  /** Length of the error e. */
+  readonly errors: number;
+  /** Multiplications that the method's arithmetic asks for. */
+  readonly multiplies: number;
+  /** Additions that it asks for. */
+  readonly additions: number;
+  /** Cosine between the feedback and dY·Wᵀ of the same dY, when last measured. */
+  readonly cosine?: number;
+}
+
+/**
+ * What a feedback method did since it was made. Binary feedback needs no multiplication beyond the scaling of e; that is what
+ * is reported. The engines of today have no kernel of signs: they unpack the bits and run the product in floats, so
+ * `multiplies` is a property of the method and not of the machine.
+ */
+export interface FeedbackReport {
+  /** Bytes in which the matrices are stored. */
+  readonly bytes: number;
+  /** Bytes of one float32 matrix per layer. */
+  readonly floatBytes: number;
+  /** Multiplications that the method's arithmetic asks for. */
+  readonly multiplies: number;
+  /** Additions that it asks for. */
+  readonly additions: number;
+  /** Each site, from the input on. */
+  readonly sites: readonly FeedbackSite[];
+}
+
+/** One measurement of `measureEvery`. */
+export interface Measurement {
+  /** Step, from 0. */
+  readonly step: number;
+  /** Name of the site. */
+  readonly site: string;
+  /** Cosine between the feedback and dY·Wᵀ of the same dY. */
+  readonly cosine: number;
+  /** The same as an angle in degrees. */
+  readonly angle: number;
+}
+
+interface Stored {
+  readonly byteLength: number;
+}
+
+interface Entry {
+  readonly index: number;
+  readonly stored: Stored;
+  readonly site: FeedbackSite;
+}
+
+/** Collects what {@link FeedbackReport} tells. */
+export interface Ledger {
+  /** Counts one product. */
+  count(
+    site: Site,
+    size: { rows: number; inputs: number; errors: number },
+    matrix: { gain: number; stored: Stored },
+  ): void;
+  /** Notes a measurement. */
+  measured(site: Site, cosine: number): void;
+  /** What was collected. */
+  report(): FeedbackReport;
+}
+
+/** @param signs - do the matrices hold only ±1? */
+export function ledger(signs: boolean): Ledger {
+  const entries = new Map<string, Entry>();
+  return {
+    count({ name, index }, { rows, inputs, errors }, { gain, stored }) {
+      const before = entries.get(name)?.site;
+      const scaling = gain === 1 ? 0 : rows * errors;
+      const multiplies = (before?.multiplies ?? 0) + scaling + (signs ? 0 : rows * inputs * errors);
+      const additions = (before?.additions ?? 0) + rows * inputs * (errors - 1);
+      const site = { ...before, site: name, inputs, errors, multiplies, additions };
+      entries.set(name, { index, stored, site });
+    },
+    measured({ name }, cosine) {
+      const entry = entries.get(name);
+      if (entry) entries.set(name, { ...entry, site: { ...entry.site, cosine } });
+    },
+    report() {
+      const all = [...entries.values()].sort((a, b) => a.index - b.index);
+      const sites = all.map(({ site }) => site);
+      const total = (value: (site: FeedbackSite) => number): number =>
+        sites.reduce((sum, site) => sum + value(site), 0);
+      const buffers = new Set(all.map(({ stored }) => stored));
+      return {
+        bytes: [...buffers].reduce((sum, { byteLength }) => sum + byteLength, 0),
+        floatBytes: total(({ inputs, errors }) => 4 * inputs * errors),
+        multiplies: total(({ multiplies }) => multiplies),
+        additions: total(({ additions }) => additions),
+        sites,
+      };
+    },
+  };
+}
