@@ -11,6 +11,7 @@ function run(title: string, seconds: number, kept: number, changes: Partial<Trai
   const rule = kept === 1 ? 'exact' : 'topK';
   const report: TrainReport = {
     title,
+    data: { name: 'toy', origin: 'made' },
     epochs: [1, 2].map((epoch) => ({
       epoch,
       loss: 1 / epoch,
