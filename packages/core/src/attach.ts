@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { linksOf } from './chain.js';
 import { FrugalError } from './errors.js';
 import { chainOptimizer, type FitOptions } from './fit-optimizer.js';
 import type { FusedActivation } from './kernels/bias-activation.js';
@@ -252,7 +253,6 @@ function assemble(
 ): Attachment {
   const sites = tallies.map(({ site }) => site);
   const params = paramsOf(model, sites);
-  const links = methods.flatMap((method) => method.transforms ?? []);
   const attachment: Attachment = {
     sites,
     uncovered,
@@ -262,7 +262,7 @@ function assemble(
     get scope() {
       return runtime.scope;
     },
-    optimizer: (given, options) => chainOptimizer(attachment, [...links, ...[given].flat()], options),
+    optimizer: (given, options) => chainOptimizer(attachment, linksOf(methods, given), options),
     begin(clock, { seed = 0, rank = 0, logits = false } = {}) {
       if (!runtime.open) {
         throw new FrugalError(

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
+import type { Method } from './method.js';
 import type { Scope } from './scope.js';
 import type { Communicator, ExchangeTransform, LocalTransform, Param, State, Transform, Updates } from './transform.js';
 
@@ -21,6 +22,11 @@ export interface Chain {
   hyperparameters(scope: Scope): Record<string, number>;
   /** Frees the state. */
   dispose(): void;
+}
+
+/** The links of a run, in order: those that the methods bring, then the ones given. */
+export function linksOf(methods: readonly Method[], given: Transform | readonly Transform[]): Transform[] {
+  return [...methods.flatMap((method) => method.transforms ?? []), ...[given].flat()];
 }
 
 /** W += ΔW. */

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { biasActivation, type FusedActivation } from './kernels/bias-activation.js';
-import { type Composite, registerGradientOnce, runKernel, runOne } from './kernels/run.js';
+import { type Composite, leading, registerGradientOnce, runKernel, runOne } from './kernels/run.js';
 import { type Counts, type Epilogue, multiplyAdds } from './products.js';
 import type { Call, Observer, Rule } from './rule.js';
 
@@ -45,8 +45,6 @@ export const linearComposite: Composite = {
   compute: (inputs: Record<string, tf.Tensor>, { bridge }: { bridge: Bridge }) =>
     forward(bridge, inputs as unknown as Inputs),
 };
-
-const leading = (tensor: tf.Tensor): number[] => Array.from({ length: tensor.rank - 1 }, (_, axis) => axis);
 
 /** Takes the gradient of y back through activation and bias. */
 function throughEpilogue(

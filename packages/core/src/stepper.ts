@@ -1,7 +1,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { attach, type Attachment } from './attach.js';
 import { oneStep } from './backpropagation.js';
-import { type Chain, chain } from './chain.js';
+import { type Chain, chain, linksOf } from './chain.js';
 import { crossEntropy, checkLoss } from './loss.js';
 import { clockAt } from './schedule.js';
 import type { Batch, StepReport } from './step.js';
@@ -40,7 +40,7 @@ export interface Stepper {
 export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper {
   const { methods = [], loss = crossEntropy, seed = 0, title = 'step', communicator, totalSteps } = options;
   checkLoss(model, loss);
-  const links = chain([...methods.flatMap((method) => method.transforms ?? []), ...[options.optimizer].flat()]);
+  const links = chain(linksOf(methods, options.optimizer));
   const attachment = attach(model, ...methods);
   links.init(attachment.params);
   let count = 0;

@@ -1,7 +1,7 @@
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { attach } from './attach.js';
-import { chain } from './chain.js';
+import { chain, linksOf } from './chain.js';
 import { checkInteger, checkOptions } from './check.js';
 import { type CheckpointOptions, type Cursor, loadCheckpoint, variablesOf } from './checkpoint.js';
 import { batchCount, checkDataset, type Dataset } from './data.js';
@@ -40,7 +40,7 @@ function prepare(model: tf.LayersModel, data: Dataset, options: TrainOptions): R
   if (options.checkpoint) checkCheckpoint(options.checkpoint);
   const loss = options.loss ?? defaultLoss(data);
   checkLoss(model, loss);
-  const links = chain([...methods.flatMap((method) => method.transforms ?? []), ...[options.optimizer].flat()]);
+  const links = chain(linksOf(methods, options.optimizer));
   if (links.exchange !== undefined && !options.communicator) {
     throw new FrugalError('CONFIG', `${links.exchange} exchanges tensors with other ranks: pass { communicator }.`);
   }

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { FusedActivation } from './bias-activation.js';
-import { type Composite, registerGradientOnce, runKernel } from './run.js';
+import { type Composite, leading, registerGradientOnce, runKernel } from './run.js';
 
 interface Attrs {
   readonly epsilon: number;
@@ -9,8 +9,6 @@ interface Attrs {
 }
 
 type Inputs = Record<string, tf.Tensor>;
-
-const leading = (tensor: tf.Tensor): number[] => Array.from({ length: tensor.rank - 1 }, (_, axis) => axis);
 
 const forward: Composite = {
   name: 'FrugalBatchNorm',

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { type Composite, registerGradientOnce, runKernel, runOne } from './run.js';
+import { type Composite, leading, registerGradientOnce, runKernel, runOne } from './run.js';
 
 /** Activations that are fused with the addition of a bias. */
 export type FusedActivation = 'linear' | 'relu';
@@ -15,8 +15,6 @@ const forward: Composite = {
     return activation === 'relu' ? tf.relu(sum) : sum;
   },
 };
-
-const leading = (tensor: tf.Tensor): number[] => Array.from({ length: tensor.rank - 1 }, (_, axis) => axis);
 
 const gradient: Composite = {
   name: 'FrugalReluBiasGrad',

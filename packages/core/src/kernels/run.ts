@@ -13,6 +13,11 @@ export function runOne(name: string, inputs: Record<string, tf.Tensor>, attrs: o
   return runKernel(name, inputs, attrs)[0] as tf.Tensor;
 }
 
+/** All axes of a tensor but the last: what a sum per channel runs over. */
+export function leading(tensor: tf.Tensor): number[] {
+  return Array.from({ length: tensor.rank - 1 }, (_, axis) => axis);
+}
+
 /** A kernel written with the operations of TensorFlow.js, for backends that have no kernel of their own. */
 export interface Composite {
   /** Name of the kernel. */
