@@ -5,7 +5,8 @@ import { MOMENTA, regressionBias } from './decentralized/regression.js';
 import { linesChart } from './lines.js';
 import type { BenchOptions } from './options.js';
 import { writePage } from './page.js';
-import { beginResults, factsOf, type Figures, type Results, round, table } from './results.js';
+import { percent } from './summary.js';
+import { beginResults, factsOf, type Figures, mean, type Results, round, table } from './results.js';
 
 const EACH = 500;
 const EPOCHS = 100;
@@ -41,8 +42,6 @@ async function regression(seed: number, quick: boolean, figures: Figures) {
   return { rows, chart };
 }
 
-const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
-
 /** Accuracy of one network on ranks that each know one or two digits. */
 async function networks(
   seeds: readonly number[],
@@ -65,7 +64,7 @@ async function networks(
       const [average, nodes] = [mean(runs.map((r) => r.average)), mean(runs.map((r) => r.nodes))];
       figures[`net.${ranks}.${method.key}.accuracy`] = round(average);
       figures[`net.${ranks}.${method.key}.nodes`] = round(nodes);
-      row.push(`${(100 * average).toFixed(2)} %`, `${(100 * nodes).toFixed(2)} %`);
+      row.push(percent(average, 2), percent(nodes, 2));
     }
     rows.push(row);
     process.stderr.write(`${row.join('  ')}\n`);

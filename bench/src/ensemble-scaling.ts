@@ -1,10 +1,9 @@
-import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { train } from '@frugal/core';
 import { enkf, sine } from '@frugal/optim';
 import * as tf from '@tensorflow/tfjs';
-import { type Figures, median, round } from './results.js';
+import { mpiJob } from './mpi-job.js';
+import { type Figures, mean, median, round } from './results.js';
 import { curveNetwork, firstBatch } from './tools.js';
 
 const COUNTS = [10, 25, 50, 100, 200, 400];
@@ -16,9 +15,9 @@ async function online(members: number, seed: number): Promise<{ rmse: number; se
   const run = { epochs: 1, batchSize: 1, optimizer: [], progress: false } as const;
   const { seconds } = await train(model, data, { methods: [method], seed, ...run });
   const { xs, ys } = firstBatch(test, test.length);
-  const { mean, standardDeviation } = method.predict(xs);
-  const rmse = tf.tidy(() => Math.sqrt(tf.losses.meanSquaredError(ys, mean).dataSync()[0] as number));
-  tf.dispose([xs, ys, mean, standardDeviation]);
+  const { mean: prediction, standardDeviation } = method.predict(xs);
+  const rmse = tf.tidy(() => Math.sqrt(tf.losses.meanSquaredError(ys, prediction).dataSync()[0] as number));
+  tf.dispose([xs, ys, prediction, standardDeviation]);
   method.step.dispose();
   model.dispose();
   return { rmse, seconds };
@@ -31,7 +30,7 @@ export async function memberScaling(quick: boolean, figures: Figures): Promise<s
   for (const members of COUNTS) {
     const runs = [];
     for (const seed of seeds) runs.push(await online(members, seed));
-    const rmse = runs.reduce((sum, run) => sum + run.rmse, 0) / runs.length;
+    const rmse = mean(runs.map((run) => run.rmse));
     const seconds = median(runs.map((run) => run.seconds));
     figures[`members.${members}.rmse`] = round(rmse);
     figures[`members.${members}.seconds`] = round(seconds, 3);
@@ -48,16 +47,8 @@ interface RankRun {
 }
 
 const program = fileURLToPath(new URL('ensemble-rank.ts', import.meta.url));
-const launcher = fileURLToPath(new URL('../../script/source.mjs', import.meta.url));
-const run = promisify(execFile);
-
 /** One job of so many ranks, each with one thread, so that ranks and not threads are compared. */
-async function job(ranks: number): Promise<RankRun> {
-  const places = ['--allow-run-as-root', '--oversubscribe', '-n', String(ranks)];
-  const env = { ...process.env, OMP_NUM_THREADS: '1' };
-  const { stdout } = await run('mpirun', [...places, process.execPath, launcher, program], { env });
-  return JSON.parse(stdout.trim().split('\n').at(-1) as string) as RankRun;
-}
+const job = (ranks: number): Promise<RankRun> => mpiJob(program, { ranks, threads: 1, placement: ['--oversubscribe'] });
 
 /** Time of ES-MDA with its members over ranks of a real MPI job; or the reason why there is none. */
 export async function rankScaling(figures: Figures): Promise<string[][] | string> {

@@ -17,7 +17,7 @@ import { curveNetwork, firstBatch, loopOverMembers } from './tools.js';
 import type { BenchOptions } from './options.js';
 import { bandCharts, membersChart } from './ensemble-report.js';
 import { writePage } from './page.js';
-import { beginResults, factsOf, type Figures, median, type Results, round, table } from './results.js';
+import { beginResults, factsOf, type Figures, mean, median, type Results, round, table } from './results.js';
 
 const MEMBERS = 100;
 const ITERATIONS = 10;
@@ -50,11 +50,11 @@ interface Score {
 }
 
 function score(predicted: ArrayLike<number>, { targets }: Dataset, seconds: number): Score {
-  const mean = Array.from(targets).reduce((a, b) => a + b, 0) / targets.length;
+  const centre = mean(Array.from(targets));
   let [error, total] = [0, 0];
   for (const [i, target] of targets.entries()) {
     error += ((predicted[i] as number) - target) ** 2;
-    total += (target - mean) ** 2;
+    total += (target - centre) ** 2;
   }
   return { rmse: Math.sqrt(error / targets.length), r2: 1 - error / total, seconds };
 }
@@ -73,9 +73,9 @@ async function assimilate(
   const method = make(model);
   const { seconds } = await train(model, data, { methods: [method], seed, ...run, ...quiet });
   const { xs, ys } = firstBatch(test, test.length);
-  const { mean, standardDeviation } = method.predict(xs);
-  const result = score(mean.dataSync(), test, seconds);
-  tf.dispose([xs, ys, mean, standardDeviation]);
+  const { mean: prediction, standardDeviation } = method.predict(xs);
+  const result = score(prediction.dataSync(), test, seconds);
+  tf.dispose([xs, ys, prediction, standardDeviation]);
   method.step.dispose();
   model.dispose();
   return result;
@@ -148,8 +148,8 @@ async function solve(problem: Problem, seeds: readonly number[], figures: Figure
   for (const { key, title, run } of waysOf(problem)) {
     const scores: Score[] = [];
     for (const seed of seeds) scores.push(await run(seed));
-    const rmse = scores.reduce((sum, s) => sum + s.rmse, 0) / scores.length;
-    const r2 = scores.reduce((sum, s) => sum + s.r2, 0) / scores.length;
+    const rmse = mean(scores.map((s) => s.rmse));
+    const r2 = mean(scores.map((s) => s.r2));
     const seconds = median(scores.map((s) => s.seconds));
     means.set(key, rmse);
     figures[`${problem.key}.${key}.rmse`] = round(rmse);

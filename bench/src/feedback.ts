@@ -4,6 +4,7 @@ import { anyDigits } from '@frugal/models';
 import { linear, sgd } from '@frugal/optim';
 import * as tf from '@tensorflow/tfjs';
 import { type FeedbackContender, feedbackContenders, feedbackNetwork, listOf } from './feedback-contenders.js';
+import { multiplyAdds, percent } from './summary.js';
 import { firstBatch } from './tools.js';
 import type { BenchOptions } from './options.js';
 import type { Chart } from './drawing.js';
@@ -104,10 +105,6 @@ async function stepTimes(data: Dataset, rounds: number, steps: number): Promise<
   return new Map(runs.map(({ key, times, method }) => [key, { times, feedback: method?.report(), examples }]));
 }
 
-const multiplyAdds = ({ sites }: TrainReport): number => sites.reduce((sum, { done }) => sum + done, 0);
-/** A share as a table shows it. */
-export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
-
 /** The figures of one contender on the whole of MNIST, and its row of the table. */
 function summarise(
   { key, title }: FeedbackContender,
@@ -124,7 +121,7 @@ function summarise(
     [`${key}.step_ms`]: round(median(times), 3),
     [`${key}.multiply_adds`]: round(share),
   };
-  const cells = [percent(accuracy), '–', ratio.toFixed(3), share.toFixed(3), '–', '–'];
+  const cells = [percent(accuracy, 2), '–', ratio.toFixed(3), share.toFixed(3), '–', '–'];
   if (feedback) {
     const angle = Math.max(...runs.map((run) => run.angle));
     const perExample = feedback.multiplies / examples;
@@ -202,7 +199,7 @@ export async function feedback({ quick, seed, report }: BenchOptions): Promise<R
   const { rows, charts } = await whole(data, seeds, quick, figures);
   process.stdout.write(`${table(rows)}\n${data.train.name}, batch ${BATCH}, ${engine.detail}\n\n`);
   const results = finish(figures);
-  const lead = `Back-propagation ${percent(figures['bp.accuracy'] as number)}; direct feedback in the dense layers ${percent(figures['cdfa.accuracy'] as number)}, in all layers ${percent(figures['dfa.accuracy'] as number)}, by signs ${percent(figures['bdfa.accuracy'] as number)}.`;
+  const lead = `Back-propagation ${percent(figures['bp.accuracy'] as number, 2)}; direct feedback in the dense layers ${percent(figures['cdfa.accuracy'] as number, 2)}, in all layers ${percent(figures['dfa.accuracy'] as number, 2)}, by signs ${percent(figures['bdfa.accuracy'] as number, 2)}.`;
   const title = `Errors sent straight to the layers: ${data.train.name}`;
   writePage(report, { title, lead, tables: [rows], facts: factsOf(results), charts, footnotes: FOOTNOTES });
   return results;

@@ -2,6 +2,7 @@ import { type Dataset, slice, train, type TrainReport, useEngine } from '@frugal
 import { anyDigits, lenet } from '@frugal/models';
 import { type Contender, contenders } from './contenders.js';
 import type { BenchOptions } from './options.js';
+import { multiplyAdds } from './summary.js';
 import { beginResults, type Figures, median, type Results, round, table } from './results.js';
 
 const BATCH = 64;
@@ -38,7 +39,6 @@ async function interleaved(data: Dataset, rounds: number): Promise<Map<string, n
   return times;
 }
 
-const macs = ({ sites }: TrainReport): number => sites.reduce((sum, { done }) => sum + done, 0);
 const sumOf = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((a, b) => a + b, 0);
 
 /** All seeds of all contenders. */
@@ -64,7 +64,7 @@ function summarise(
 ): { figures: Figures; row: string[] } {
   const accuracy = median(runs.map((run) => run.epochs.at(-1)?.validation?.accuracy ?? 0));
   const [run, reference] = [runs[0] as TrainReport, exact[0] as TrainReport];
-  const share = macs(run) / macs(reference);
+  const share = multiplyAdds(run) / multiplyAdds(reference);
   const seconds = median(runs.flatMap(({ epochs }) => epochs.map((epoch) => epoch.seconds)));
   const key = `lenet.${contender.key}`;
   const figures = {

@@ -1,5 +1,6 @@
 import { charts } from './charts.js';
 import { pageHtml } from './page.js';
+import { machineFacts } from './results.js';
 import {
   type Comparison,
   count,
@@ -69,15 +70,12 @@ function footnotes(comparison: Comparison): string[] {
 }
 
 function facts(comparison: Comparison): [string, string][] {
-  const { machine, versions, commit, started } = comparison.results;
-  const described = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   return [
     ['Engine', comparison.engine],
     ['Data', source(comparison.data)],
     ['Training', schedule(comparison)],
-    ['Machine', `${machine['processor'] ?? 'unknown'}, ${machine['cores'] ?? '?'} cores, ${machine['system'] ?? ''}`],
-    ['Versions', `${described.join(', ')}, commit ${commit}`],
-    ['Started', started],
+    ...machineFacts(comparison.results),
+    ['Started', comparison.results.started],
   ];
 }
 

@@ -62,14 +62,25 @@ export function writeResults(path: string, results: Results): void {
 }
 
 /** Machine and versions behind figures, as a page lists them. */
-export function factsOf({ machine, versions, commit, started, seed }: Results): [string, string][] {
+export function factsOf(results: Results): [string, string][] {
+  return [
+    ['Engine', String(results.machine['engine'])],
+    ...machineFacts(results),
+    ['Seed', String(results.seed)],
+    ['Started', results.started],
+  ];
+}
+
+/** The part of {@link factsOf} that every page has. */
+export function machineFacts({
+  machine,
+  versions,
+  commit,
+}: Pick<Results, 'machine' | 'versions' | 'commit'>): [string, string][] {
   const described = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   return [
-    ['Engine', String(machine['engine'])],
     ['Machine', `${machine['processor'] ?? 'unknown'}, ${machine['cores'] ?? '?'} cores, ${machine['system'] ?? ''}`],
     ['Versions', `${described.join(', ')}, commit ${commit}`],
-    ['Seed', String(seed)],
-    ['Started', started],
   ];
 }
 
@@ -80,6 +91,11 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1
     ? (sorted[half] as number)
     : ((sorted[half - 1] as number) + (sorted[half] as number)) / 2;
+}
+
+/** The mean. */
+export function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
 }
 
 /** Rounds for a results file. */

@@ -1,9 +1,10 @@
 import { slice, useEngine } from '@frugal/core';
 import { anyDigits, cifar10 } from '@frugal/models';
-import { fit, percent, type Split } from './feedback.js';
+import { fit, type Split } from './feedback.js';
 import { feedbackContenders } from './feedback-contenders.js';
 import type { BenchOptions } from './options.js';
-import { beginResults, type Figures, type Results, round, table } from './results.js';
+import { percent } from './summary.js';
+import { beginResults, type Figures, mean, type Results, round, table } from './results.js';
 
 /** Epochs shrink as the data grow. */
 const SIZES = [
@@ -21,9 +22,9 @@ interface Plan {
 
 /** Mean and its standard error. */
 function summary(values: readonly number[]): { mean: number; error: number } {
-  const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1);
-  return { mean, error: Math.sqrt(variance / values.length) };
+  const centre = mean(values);
+  const variance = values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / Math.max(1, values.length - 1);
+  return { mean: centre, error: Math.sqrt(variance / values.length) };
 }
 
 /** Accuracy of every contender on parts of a data set. */
@@ -39,11 +40,11 @@ async function subsets(name: string, data: Split, { seeds, sizes }: Plan, figure
         const part = slice(data.train, first, first + examples);
         found.push((await fit(contender, { train: part, test: data.test }, { epochs, seed })).accuracy);
       }
-      const { mean, error } = summary(found);
+      const { mean: accuracy, error } = summary(found);
       const key = `${name}.${examples}.${contender.key}`;
-      figures[`${key}.accuracy`] = round(mean);
+      figures[`${key}.accuracy`] = round(accuracy);
       figures[`${key}.standard_error`] = round(error);
-      row.push(`${percent(mean)} ± ${(100 * error).toFixed(2)}`);
+      row.push(`${percent(accuracy, 2)} ± ${(100 * error).toFixed(2)}`);
     }
     rows.push(row);
     process.stdout.write(`${table(rows)}\n\n`);

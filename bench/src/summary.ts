@@ -31,14 +31,19 @@ export interface Comparison {
   readonly results: Pick<Results, 'machine' | 'versions' | 'commit' | 'started' | 'seconds'>;
 }
 
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
 /** A whole number with separators. */
 export const grouped = (value: number): string => Math.round(value).toLocaleString('en-US');
 /** A share as percents. */
 export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits)} %`;
 
+/** Multiply-adds that a run did. */
+export const multiplyAdds = ({ sites }: TrainReport): number => sum(sites.map(({ done }) => done));
+
 /** Multiply-adds with the unit that suits them. */
-export function amount(multiplyAdds: number): string {
-  const giga = multiplyAdds / 1e9;
+export function amount(count: number): string {
+  const giga = count / 1e9;
   if (giga >= 100) return `${grouped(giga)} G`;
   return `${giga.toFixed(giga >= 10 ? 1 : 2)} G`;
 }
@@ -57,14 +62,12 @@ export interface Figure {
   readonly fallbacks: number;
 }
 
-const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
-
 /** The figures of all runs, the exact one first. */
 export function figuresOf(runs: readonly MethodRun[]): Figure[] {
   const perEpoch = ({ report }: MethodRun): number => median(report.epochs.map(({ seconds }) => seconds));
   return runs.map((run) => {
     const { sites, epochs, fallbacks } = run.report;
-    const done = sum(sites.map((site) => site.done));
+    const done = multiplyAdds(run.report);
     return {
       title: run.title,
       secondsPerEpoch: perEpoch(run),

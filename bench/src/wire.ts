@@ -1,11 +1,11 @@
-import { execFile } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { useEngine } from '@frugal/core';
 import { linesChart } from './lines.js';
+import { mpiJob } from './mpi-job.js';
 import type { BenchOptions } from './options.js';
 import { writePage } from './page.js';
+import { percent } from './summary.js';
 import { beginResults, factsOf, type Figures, type Results, round, table } from './results.js';
 import { fitLink, type Link, predict, type Sample } from './wire/cost-model.js';
 import { limitedNetwork, type Network, sharedMemory } from './wire/network.js';
@@ -22,17 +22,11 @@ interface Measured {
   readonly bytes: Readonly<Record<string, number>>;
 }
 
-const execute = promisify(execFile);
-
-/** Runs a program of this folder by mpirun, one process per rank, and reads what rank 0 prints last. */
-async function launch<T>(network: Network, ranks: number, file: string, args: readonly number[]): Promise<T> {
+/** Runs a program of this folder on a network. */
+function launch<T>(network: Network, ranks: number, file: string, args: readonly number[]): Promise<T> {
   const threads = Math.max(1, Math.floor(availableParallelism() / ranks));
   const program = fileURLToPath(new URL(`wire/${file}`, import.meta.url));
-  const node = [process.execPath, '--conditions=@frugal/source', '--import', 'tsx', program, ...args.map(String)];
-  const env = { ...process.env, OMP_NUM_THREADS: String(threads), GOMP_SPINCOUNT: '1000' };
-  const placed = ['--allow-run-as-root', ...network.placement(ranks), '-n', String(ranks), ...node];
-  const { stdout } = await execute('mpirun', placed, { env, timeout: 1_200_000, maxBuffer: 2 ** 26 });
-  return JSON.parse(stdout.trim().split('\n').at(-1) as string) as T;
+  return mpiJob(program, { ranks, threads, placement: network.placement(ranks), args });
 }
 
 const job = (network: Network, ranks: number, rounds: number): Promise<Measured> =>
@@ -162,15 +156,14 @@ export async function wire({ quick, seed, report }: BenchOptions): Promise<Resul
   figures['mnist.accuracy_drop'] = round(exact.accuracy - sampled.accuracy);
   figures['mnist.all_reduce.accuracy'] = round(exact.accuracy);
   figures['mnist.sampled.accuracy'] = round(sampled.accuracy);
-  const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
   const accuracy = [
     [`${name}, LeNet, 2 ranks`, 'accuracy', 'MiB / step'],
-    ['all-reduce', percent(exact.accuracy), (exact.bytesPerStep / MEBI).toFixed(2)],
-    ['sampled all-reduce', percent(sampled.accuracy), (sampled.bytesPerStep / MEBI).toFixed(2)],
+    ['all-reduce', percent(exact.accuracy, 2), (exact.bytesPerStep / MEBI).toFixed(2)],
+    ['sampled all-reduce', percent(sampled.accuracy, 2), (sampled.bytesPerStep / MEBI).toFixed(2)],
   ];
   process.stdout.write(`${table(accuracy)}\n${engine.detail}\n${notes.map((note) => `note: ${note}\n`).join('')}`);
   const results = finish(figures);
-  const lead = `Sampled all-reduce hands over ${percent(figures['mnist.bytes_saved'])} fewer bytes, for ${percent(figures['mnist.accuracy_drop'])} of accuracy.`;
+  const lead = `Sampled all-reduce hands over ${percent(figures['mnist.bytes_saved'], 2)} fewer bytes, for ${percent(figures['mnist.accuracy_drop'], 2)} of accuracy.`;
   const title = 'What travels between ranks';
   writePage(report, {
     title,

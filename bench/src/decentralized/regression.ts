@@ -12,6 +12,7 @@ import {
   simulate,
 } from '@frugal/cluster';
 import { linearAlgebra, stream } from '@frugal/core';
+import { mean } from '../results.js';
 
 const NODES = 8;
 const ROWS = 50;
@@ -94,7 +95,7 @@ async function bias(link: DecentralizedLink, nodes: readonly Quadratic[], best: 
     },
   });
   const squares = ends.map((x) => x.reduce((sum, value, i) => sum + (value - (best[i] as number)) ** 2, 0));
-  return squares.reduce((a, b) => a + b, 0) / ends.length;
+  return mean(squares);
 }
 
 /** The methods of the table; the first three are those of the claim. */

@@ -2,19 +2,12 @@ import { describe, expect, test } from 'vitest';
 import { ring } from '../topology/graphs.js';
 import { entry } from '../topology/topology.js';
 import { awcDmsgd } from './awc-dmsgd.js';
-import { simulate } from './simulate.js';
-import { bias, distance, dsgdLimit, fixedPoint, regression, run } from './testing/quadratics.js';
+import { bias, distance, dsgdLimit, fixedPoint, regression, run, traceOfTwo } from './testing/quadratics.js';
 
 describe('awcDmsgd', () => {
   test('by hand: the average does not see the gradient of the step', async () => {
     // From 2 and 6, gradients 0 and 2, γ = 1, β = ½: mean 4, so 4 and 2; then m = 0 and 3, mean 3, so 3 and 0.
-    const seen: number[][] = [];
-    await simulate(awcDmsgd({ learningRate: 1, momentum: 0.5, topology: ring() }), {
-      start: [[2], [6]],
-      gradient: (rank) => [2 * rank],
-      steps: 2,
-      observe: (all) => void seen.push(all.map((x) => x[0]!)),
-    });
+    const seen = await traceOfTwo(awcDmsgd({ learningRate: 1, momentum: 0.5, topology: ring() }), [2, 6]);
     expect(seen).toEqual([
       [4, 2],
       [3, 0],

@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { fullyConnected, ring } from '../topology/graphs.js';
 import { daDmsgd } from './da-dmsgd.js';
-import { simulate } from './simulate.js';
 import {
   averaged,
   bias,
@@ -12,6 +11,7 @@ import {
   type Positions,
   regression,
   run,
+  traceOfTwo,
   zeros,
 } from './testing/quadratics.js';
 
@@ -20,13 +20,7 @@ describe('daDmsgd', () => {
 
   test('by hand: the velocity is averaged too', async () => {
     // Gradients 0 and 2, γ = 1, β = ½: m = 0, 2, x = 0, −2 → −1, −1, m → 1, 1. Then m = ½, 2½, x = −1½, −3½ → −2½.
-    const seen: number[][] = [];
-    await simulate(daDmsgd({ learningRate: 1, momentum: 0.5, topology: ring() }), {
-      start: [[0], [0]],
-      gradient: (rank) => [2 * rank],
-      steps: 2,
-      observe: (all) => void seen.push(all.map((x) => x[0]!)),
-    });
+    const seen = await traceOfTwo(daDmsgd({ learningRate: 1, momentum: 0.5, topology: ring() }), [0, 0]);
     expect(seen).toEqual([
       [-1, -1],
       [-2.5, -2.5],

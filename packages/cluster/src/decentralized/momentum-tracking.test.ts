@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { onePeerExponential, ring } from '../topology/graphs.js';
 import { momentumTracking } from './momentum-tracking.js';
-import { simulate } from './simulate.js';
 import {
   bias,
   distance,
@@ -11,6 +10,7 @@ import {
   type Positions,
   regression,
   run,
+  traceOfTwo,
   zeros,
 } from './testing/quadratics.js';
 
@@ -19,13 +19,7 @@ describe('momentumTracking', () => {
 
   test('by hand: two ranks, constant gradients 0 and 2', async () => {
     // β = ½, γ = 1. m = 0, 2; y = 0, 2; x = 0, −2; c = m − 1 = −1, 1. Then m = 0, 3; y = 1, 2; x = −1 − y = −2, −3.
-    const seen: number[][] = [];
-    await simulate(momentumTracking({ learningRate: 1, momentum: 0.5, topology: ring() }), {
-      start: [[0], [0]],
-      gradient: (rank) => [2 * rank],
-      steps: 2,
-      observe: (all) => void seen.push(all.map((x) => x[0]!)),
-    });
+    const seen = await traceOfTwo(momentumTracking({ learningRate: 1, momentum: 0.5, topology: ring() }), [0, 0]);
     expect(seen).toEqual([
       [0, -2],
       [-2, -3],

@@ -182,3 +182,15 @@ export const isolated: Topology = {
   period: () => 1,
   weights: (size) => square(size, (i, j) => (i === j ? 1 : 0)),
 };
+
+/** Weights of two ranks of one number each, after each of two steps with the constant gradients 0 and 2. For tests only. */
+export async function traceOfTwo(link: DecentralizedLink, start: readonly [number, number]): Promise<number[][]> {
+  const seen: number[][] = [];
+  await simulate(link, {
+    start: start.map((x) => [x]),
+    gradient: (rank) => [2 * rank],
+    steps: 2,
+    observe: (all) => void seen.push(all.map((x) => x[0]!)),
+  });
+  return seen;
+}
