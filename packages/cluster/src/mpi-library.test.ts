@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { environmentRank, mpi } from './index.js';
 import { abiOf } from './mpi/abi.js';
 import { openLibrary } from './mpi/koffi-lib.js';
-import { checkLaunched, libraryNames, prepareUcx } from './mpi/library.js';
+import { checkLaunched, libraryNames, prepareLibraries } from './mpi/library.js';
 import { openMemory } from './mpi/memory.js';
 
 describe('environmentRank', () => {
@@ -51,13 +51,22 @@ describe('which library', () => {
     expect(() => abiOf('LAM/MPI 7', address)).toThrow(/expected Open MPI .* received "LAM\/MPI 7"/);
   });
 
-  it('UCX leaves memory functions and SIGSEGV to V8, unless the user says otherwise', () => {
+  it('UCX leaves memory functions and SIGSEGV to V8, Open MPI sums in parts, unless the user says otherwise', () => {
     const environment: NodeJS.ProcessEnv = {};
-    prepareUcx(environment);
-    expect(environment).toEqual({ UCX_MEM_EVENTS: 'n', UCX_ERROR_SIGNALS: 'SIGILL,SIGBUS,SIGFPE' });
-    const own = { UCX_MEM_EVENTS: 'y', UCX_ERROR_SIGNALS: '' };
-    prepareUcx(own);
-    expect(own).toEqual({ UCX_MEM_EVENTS: 'y', UCX_ERROR_SIGNALS: '' });
+    prepareLibraries(environment);
+    expect(environment).toEqual({
+      OMPI_MCA_coll_libnbc_iallreduce_algorithm: '3',
+      UCX_MEM_EVENTS: 'n',
+      UCX_ERROR_SIGNALS: 'SIGILL,SIGBUS,SIGFPE',
+    });
+    const own = {
+      OMPI_MCA_coll_libnbc_iallreduce_algorithm: '0',
+      UCX_MEM_EVENTS: 'y',
+      UCX_ERROR_SIGNALS: '',
+    };
+    const before = { ...own };
+    prepareLibraries(own);
+    expect(own).toEqual(before);
   });
 
   it('more ranks launched than MPI sees is an error', () => {

@@ -2,7 +2,7 @@ import { checkChoice, checkNumber, checkOptions, type Communicator, FrugalError 
 import { communicatorOf } from './mpi/communicator.js';
 import { type Context, openGroup } from './mpi/group.js';
 import { openLibrary } from './mpi/koffi-lib.js';
-import { checkLaunched, libraryNames, prepareUcx } from './mpi/library.js';
+import { checkLaunched, libraryNames, prepareLibraries } from './mpi/library.js';
 import { type Life, openLife } from './mpi/life.js';
 import { openMemory } from './mpi/memory.js';
 import { openProgress } from './mpi/progress.js';
@@ -50,8 +50,9 @@ export interface MpiCommunicator extends Communicator {
  * only while the program awaits. A rank that waits keeps its core busy, though it yields to others. Arrays of 128 bytes and
  * more are sent from where they are; smaller ones are copied. Split once, not in each step: MPI keeps groups until the end.
  *
- * Sets `UCX_MEM_EVENTS` and `UCX_ERROR_SIGNALS` in the environment of the process unless they are set: UCX, the transport of
- * many MPI libraries, otherwise interferes with V8.
+ * Sets variables in the environment of the process unless they are set: `UCX_MEM_EVENTS` and `UCX_ERROR_SIGNALS`, since UCX,
+ * the transport of many MPI libraries, otherwise interferes with V8, and `OMPI_MCA_coll_libnbc_iallreduce_algorithm`, since
+ * Open MPI otherwise sends large sums whole, over a tree.
  *
  * Failure ends all ranks: a rank that throws or exits early, an operation that an ended rank has not called, and one older
  * than `timeoutSeconds` end the job with a message that names rank and operation, and a non-zero code. Restart from the last
@@ -72,7 +73,7 @@ export async function mpi(options: MpiOptions = {}): Promise<MpiCommunicator> {
   const timeoutSeconds = checkNumber('mpi', 'timeoutSeconds', options.timeoutSeconds ?? 600, { min: 0 });
   const order = checkChoice('mpi', 'order', options.order ?? 'mpi', ['mpi', 'rank']);
   const verify = checkChoice('mpi', 'verify', String(options.verify ?? false), ['true', 'false']) === 'true';
-  prepareUcx(process.env);
+  prepareLibraries(process.env);
   const lib = await openLibrary(libraryNames(options.library, process.env));
   if (lib.initialized()) {
     throw new FrugalError(
