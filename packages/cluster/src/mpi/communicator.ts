@@ -89,34 +89,67 @@ function* broadcast({ lib, memory }: Context, { comm }: Group, values: Numbers, 
   return undefined;
 }
 
-function* exchange({ lib, memory }: Context, { comm }: Group, values: Numbers, peers: Peers, ordinal: number): Steps {
-  const { length } = values;
-  // Messages of one sender arrive in order; the tag only keeps ranks that are out of step from mixing operations.
-  const tag = ordinal % 2 ** 15;
-  const receives = peers.from.map((from) => {
-    const [room, request] = [memory.room(values, length), memory.request()];
-    lib.receive(room, length, from, tag, comm, request);
-    return { from, room, request };
-  });
-  const own = memory.fixed(values);
-  const sends = peers.to.map((to) => {
-    const request = memory.request();
-    lib.send(own, length, to, tag, comm, request);
-    return request;
-  });
-  const result: Numbers[] = [];
-  for (const { from, room, request } of receives) {
+/** Open MPI over TCP sends and receives one message of many MiB in turn, but pieces of this many bytes at once. */
+const PIECE_BYTES = 2 ** 20;
+
+/** Parts of an array of a message each: 2^k of them, equal but for one value. */
+function piecesOf<T extends Numbers>(values: T, length: number): { pieces: T[]; k: number } {
+  const k = Math.max(0, Math.ceil(Math.log2((length * values.BYTES_PER_ELEMENT) / PIECE_BYTES)));
+  const edge = (i: number): number => Math.floor((i * length) / 2 ** k);
+  const pieces = Array.from({ length: 2 ** k }, (_, i) => values.subarray(edge(i), edge(i + 1)) as T);
+  return { pieces, k };
+}
+
+interface Message {
+  readonly piece: Numbers;
+  readonly request: Request;
+}
+
+/** Waits for the pieces of one sender. */
+function* received({ lib, memory }: Context, messages: readonly Message[], from: number, length: number): Steps {
+  let count = 0;
+  for (const { piece, request } of messages) {
     yield { request, issued: true };
-    const received = lib.received(values);
-    if (received !== length) {
-      throw new FrugalError(
-        'COMMUNICATION',
-        `exchange: expected ${length} values from rank ${from} but received ${received}. All ranks must pass the same length.`,
-      );
+    count += lib.received(piece);
+    memory.release(request);
+  }
+  if (count === length) return;
+  throw new FrugalError(
+    'COMMUNICATION',
+    `exchange: expected ${length} values from rank ${from} but received ${count}. All ranks must pass the same length.`,
+  );
+}
+
+function* exchange(context: Context, { comm }: Group, values: Numbers, peers: Peers, ordinal: number): Steps {
+  const { lib, memory } = context;
+  const { length } = values;
+  const own = memory.fixed(values);
+  const { pieces, k } = piecesOf(own, length);
+  // Messages of one sender arrive in order; the tag only keeps ranks that are out of step, or that cut otherwise, apart.
+  const tag = (ordinal % 2 ** 10) * 2 ** 5 + k;
+  const receives = peers.from.map((from) => {
+    const room = memory.room(values, length);
+    return { from, room, cut: piecesOf(room, length).pieces, messages: [] as Message[] };
+  });
+  const sends: Request[] = [];
+  // In turn, so that no rank fills its connections with what it sends before it can say what it is ready to receive.
+  for (const [i, piece] of pieces.entries()) {
+    for (const { from, cut, messages } of receives) {
+      const [part, request] = [cut[i] as Numbers, memory.request()];
+      lib.receive(part, part.length, from, tag, comm, request);
+      messages.push({ piece: part, request });
     }
+    for (const to of peers.to) {
+      const request = memory.request();
+      lib.send(piece, piece.length, to, tag, comm, request);
+      sends.push(request);
+    }
+  }
+  const result: Numbers[] = [];
+  for (const { from, room, messages } of receives) {
+    yield* received(context, messages, from, length);
     result.push(room.length === length ? room : room.slice(0, length));
     if (room.length !== length) memory.release(room);
-    memory.release(request);
   }
   for (const request of sends) yield { request, issued: true };
   memory.release(own, ...sends);

@@ -277,6 +277,14 @@ export const checks: readonly Check[] = [
       }
     },
   },
+  {
+    name: 'exchange of arrays of several MiB, which may travel in pieces',
+    body: async (communicator) => {
+      const { rank, size } = communicator;
+      const peers = { to: [(rank + 1) % size], from: [(rank + size - 1) % size] };
+      await exchangeCase(communicator, peers, 600_011);
+    },
+  },
   { name: 'split by parity, and a split of that', body: splits },
   { name: 'a split does not block a rank that comes early', body: splitWaits },
   { name: 'several operations in flight', body: inFlight },

@@ -3,7 +3,7 @@
 // FRUGAL_TEST_CORE=whole.
 import { register } from 'node:module';
 
-const files = ['errors', 'check', 'rng'].map((name) => new URL(`../../../core/src/${name}.ts`, import.meta.url).href);
+const files = ['errors', 'check', 'rng', 'linalg/vectors'].map((name) => new URL(`../../../core/src/${name}.ts`, import.meta.url).href);
 const core = `data:text/javascript,${encodeURIComponent(files.map((file) => `export * from ${JSON.stringify(file)};`).join('\n'))}`;
 const hooks = `export const resolve = (name, context, next) =>
   name === '@frugal/core' ? { url: ${JSON.stringify(core)}, format: 'module', shortCircuit: true } : next(name, context);`;
