@@ -5,6 +5,7 @@ import {
   type Communicator,
   type ExchangeTransform,
   FrugalError,
+  openVectors,
   type Param,
   type Updates,
 } from '@frugal/core';
@@ -74,6 +75,7 @@ export function openReducer(owner: string, options: AllReduceOptions): Reducer {
     async reduce(updates, factor, communicator) {
       if (buckets.length === 0 && updates.size > 0)
         throw new FrugalError('CONFIG', `${owner}: expected init to have seen the weights. Call init first.`);
+      await openVectors(); // buckets and communicators sum by it
       const pending: { readonly bucket: Bucket; readonly finish: () => Promise<void> }[] = [];
       // A bucket travels while the next ones are packed, and while those before it are unpacked.
       for (const bucket of buckets) {

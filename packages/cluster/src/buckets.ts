@@ -1,5 +1,5 @@
-import type { Param, Updates } from '@frugal/core';
-import * as tf from '@tensorflow/tfjs';
+import { type Param, readInto, tensorOf, type Updates, weightedSum } from '@frugal/core';
+import type * as tf from '@tensorflow/tfjs';
 
 /** The values of some weights' tensors one after the other, in one array that is used again in each step. */
 export interface Bucket {
@@ -14,11 +14,11 @@ export interface Bucket {
   unpack(): Map<string, tf.Tensor>;
 }
 
-/** `into[i] = factor · from[i]`. What is not finite times 0 is 0 here: a rank without examples has no say. */
-function scaleInto(into: Float32Array, from: Float32Array, factor: number): void {
-  if (factor === 1) into.set(from);
-  else if (factor === 0) into.fill(0);
-  else for (let i = 0; i < from.length; i++) into[i] = factor * (from[i] as number);
+/** into ← factor · source. What is not finite times 0 is 0 here: a rank without examples has no say. */
+async function scaleInto(into: Float32Array, source: tf.Tensor | undefined, factor: number): Promise<void> {
+  if (!source || factor === 0) return void into.fill(0);
+  await readInto(into, source);
+  if (factor !== 1) weightedSum(into, [factor], [into]);
 }
 
 function openBucket(params: readonly Param[]): Bucket {
@@ -27,21 +27,18 @@ function openBucket(params: readonly Param[]): Bucket {
   return {
     params,
     async pack(updates, factor = 1) {
-      // All at once: where tensors live on a device, their copies overlap.
-      const sources = await Promise.all(params.map(async ({ name }) => updates.get(name)?.data<'float32'>()));
       let end = 0;
-      packed = params.map(({ name, value }, i) => {
-        const source = sources[i];
-        const shape = updates.get(name)?.shape ?? value.shape;
-        const values = memory.subarray(end, end + (source?.length ?? value.size));
-        end += values.length;
-        if (source) scaleInto(values, source, factor);
-        else values.fill(0);
+      packed = params.map(({ name, value }) => {
+        const { shape, size } = updates.get(name) ?? value;
+        const values = memory.subarray(end, end + size);
+        end += size;
         return { name, shape, values };
       });
+      // All at once: where tensors live on a device, their copies overlap.
+      await Promise.all(packed.map(({ name, values }) => scaleInto(values, updates.get(name), factor)));
       return memory.subarray(0, end);
     },
-    unpack: () => new Map(packed.map(({ name, shape, values }) => [name, tf.tensor(values.slice(), shape, 'float32')])),
+    unpack: () => new Map(packed.map(({ name, shape, values }) => [name, tensorOf(values, shape)])),
   };
 }
 

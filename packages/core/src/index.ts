@@ -7,6 +7,7 @@ export { attach, attachWithin, type Attachment, type SiteReport, type Uncovered 
 export { type Chain, chain } from './chain.js';
 export { checkChoice, checkInteger, checkNumber, checkOptions, type Range } from './check.js';
 export type { CheckpointOptions } from './checkpoint.js';
+export { readInto, tensorOf } from './copies.js';
 export {
   batchCount,
   batches,
@@ -41,6 +42,7 @@ export {
 export type { Below } from './layers/below.js';
 export { linearAlgebra } from './linalg/linear-algebra.js';
 export { type Matrix, toMatrix, toTensor } from './linalg/matrix.js';
+export { type FloatVector, openVectors, weightedSum } from './linalg/vectors.js';
 export { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 export type { Method } from './method.js';
 export { type Counts, counted, type Epilogue, type ExactProducts, exactProducts, multiplyAdds } from './products.js';

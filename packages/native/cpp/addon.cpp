@@ -215,6 +215,22 @@ void signProduct(const Arguments& args) {
   loops().signProduct(args.floats(0), args.ints(1), args.floats(2), rows, depth, columns, args.integer(6));
 }
 
+// Arguments are the sum, the weights, and as many parts.
+void weightedSum(const Arguments& args) {
+  constexpr size_t kMaxParts = 16;  // maxParts of src/vectors.ts
+  const float* parts[kMaxParts];
+  size_t n, count;
+  float* into = args.floats(0, &n);
+  const double* weights = args.doubles(1, &count);
+  if (count < 1 || count > kMaxParts) throw std::invalid_argument("frugal_native: expected 1 to 16 parts");
+  for (size_t k = 0; k < count; k++) {
+    size_t length;
+    parts[k] = args.floats(2 + k, &length);
+    if (length != n) throw std::invalid_argument("frugal_native: expected parts that are as long as their sum");
+  }
+  loops().weightedSum(weights, parts, static_cast<int>(count), into, n);
+}
+
 void sgd(const Arguments& args) {
   size_t n;
   SgdArgs a{};
@@ -341,6 +357,7 @@ void defineLoops(napi_env env, napi_value exports) {
   define(env, exports, "take", bind<take>);
   define(env, exports, "put", bind<put>);
   define(env, exports, "signProduct", bind<signProduct>);
+  define(env, exports, "weightedSum", bind<weightedSum>);
   define(env, exports, "sgd", bind<sgd>);
   define(env, exports, "adam", bind<adam>);
 }

@@ -121,6 +121,9 @@ struct Loops {
   void (*signProduct)(const float* e, const int32_t* bits, float* y, Index rows, Index depth, Index columns,
                       Index stride);
 
+  // into = Σ weights[k]·parts[k], from 1 part; the bits of JavaScript. `into` may be a part, but not overlap one otherwise.
+  void (*weightedSum)(const double* weights, const float* const* parts, int count, float* into, Index n);
+
   void (*sgd)(const SgdArgs& args);
   void (*adam)(const AdamArgs& args);
 };

@@ -83,6 +83,8 @@ export interface Addon {
     columns: number,
     stride: number,
   ): void;
+  /** into = Σ weights[k]·parts[k], of 1 to 16 parts, whose number and lengths are checked. */
+  weightedSum(into: Floats, weights: Float64Array, ...parts: Floats[]): void;
   sgd(
     w: Floats,
     g: Floats,

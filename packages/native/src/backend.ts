@@ -13,8 +13,16 @@ const NOTHING = new Float32Array(0);
 
 type BackendValues = ReturnType<MathBackendCPU['readSync']>;
 
+/** Transfers between tensors and memory of one's own in which no buffer escapes (storage.ts). */
+export interface CopyingBackend {
+  /** into ← the values of a float32 tensor of that size. */
+  copyInto(tensor: tf.TensorInfo, into: Float32Array): void;
+  /** A float32 tensor of a copy of `values`. */
+  copyOf(values: Float32Array, shape: readonly number[]): tf.TensorInfo;
+}
+
 /** The backend: TensorFlow.js's cpu backend, with recycled buffers that native kernels read and write in place. */
-export class NativeBackend extends MathBackendCPU {
+export class NativeBackend extends MathBackendCPU implements CopyingBackend {
   declare data: NativeStorage;
   readonly addon: Addon;
   readonly #pool: BufferPool;
@@ -72,6 +80,16 @@ export class NativeBackend extends MathBackendCPU {
     const converted = Float32Array.from(entry.values as ArrayLike<number>);
     entry.values = converted;
     return converted;
+  }
+
+  copyInto(tensor: tf.TensorInfo, into: Float32Array): void {
+    into.set(this.floats(tensor));
+  }
+
+  copyOf(values: Float32Array, shape: readonly number[]): tf.TensorInfo {
+    const copy = this.buffer(values.length);
+    copy.set(values);
+    return this.tensor(copy, shape);
   }
 
   /** Whether a tensor's data belong to it alone, so that they may be changed. */

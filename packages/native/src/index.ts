@@ -16,8 +16,10 @@ import { registerSigns } from './kernels/signs.js';
 import { registerSlices } from './kernels/slices.js';
 import { registerUpdate } from './kernels/update.js';
 
+export type { CopyingBackend } from './backend.js';
 export type { NativeCounters } from './counters.js';
 export { type Lapack, loadLapack } from './linalg.js';
+export { loadVectors, type VectorLoops } from './vectors.js';
 
 /** The native engine of this process. */
 export interface NativeEngine {

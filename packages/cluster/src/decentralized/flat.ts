@@ -1,4 +1,4 @@
-import { FrugalError, type Param, type State, type Updates } from '@frugal/core';
+import { FrugalError, type Param, readInto, type State, tensorOf, type Updates } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import type { RankVectors } from './recursion.js';
 
@@ -25,19 +25,20 @@ export interface Flat {
   dispose(): void;
 }
 
-/** Reads tensors into one array, by one transfer. */
-async function readInto(into: Float32Array, tensors: readonly tf.Tensor[]): Promise<void> {
-  const joined = tf.tidy(() => tf.concat(tensors.map((tensor) => tf.reshape(tensor, [-1]))));
-  try {
-    into.set((await joined.data()) as Float32Array);
-  } finally {
-    joined.dispose();
-  }
+/** Reads the tensors of weights, 0 where there is none; all at once, since copies from a device overlap. */
+async function readAll(
+  into: Float32Array,
+  spans: readonly Span[],
+  tensorAt: (span: Span, index: number) => tf.Tensor | undefined,
+): Promise<void> {
+  const reads = spans.map(async (span, index) => {
+    const part = into.subarray(span.start, span.end);
+    const tensor = tensorAt(span, index);
+    if (tensor) await readInto(part, tensor);
+    else part.fill(0);
+  });
+  await Promise.all(reads);
 }
-
-/** A tensor of a part of a vector. A copy: the engine may keep what it is given, and the vector is written again. */
-const tensorOf = (vector: Float32Array, { start, end, param }: Span): tf.Tensor =>
-  tf.tensor(vector.slice(start, end), param.value.shape, 'float32');
 
 function spansOf(params: readonly Param[]): Span[] {
   let end = 0;
@@ -74,24 +75,6 @@ function createSlots(owner: string, slots: readonly string[]): Slots {
   };
 }
 
-/** Reads the gradients of all weights; 0 where there is none. */
-async function readGradients(into: Float32Array, updates: Updates, params: readonly Param[]): Promise<void> {
-  const none: tf.Tensor[] = [];
-  const zeros = (value: tf.Variable): tf.Tensor => {
-    const made = tf.zerosLike(value);
-    none.push(made);
-    return made;
-  };
-  try {
-    await readInto(
-      into,
-      params.map(({ name, value }) => updates.get(name) ?? zeros(value)),
-    );
-  } finally {
-    tf.dispose(none);
-  }
-}
-
 function emptyVectors(length: number, slots: readonly string[]): RankVectors<Float32Array> {
   const make = (): Float32Array => new Float32Array(length);
   return { x: make(), g: make(), state: Object.fromEntries(slots.map((slot) => [slot, make()])) };
@@ -111,22 +94,25 @@ export function createFlat(owner: string, slotNames: readonly string[]): Flat {
     async load(updates, params) {
       const same = params.length === spans.length && spans.every(({ param }, i) => param.value === params[i]?.value);
       if (!same || params.length === 0) throw foreign(owner, params.length, spans.length);
-      await readInto(
-        vectors.x,
-        params.map(({ value }) => value),
-      );
-      await readGradients(vectors.g, updates, params);
-      for (const [slot, values] of Object.entries(vectors.state)) await readInto(values, slots.of(slot));
+      const { x, g, state } = vectors;
+      await readAll(x, spans, ({ param }) => param.value);
+      await readAll(g, spans, ({ param }) => updates.get(param.name));
+      for (const [slot, values] of Object.entries(state)) {
+        const variables = slots.of(slot);
+        await readAll(values, spans, (_, index) => variables[index]);
+      }
       return vectors;
     },
     each(visit) {
       for (const { param, start, end } of spans) visit(param, start, end);
     },
     store({ x, state }) {
+      const part = (vector: Float32Array, { start, end, param }: Span): tf.Tensor =>
+        tensorOf(vector.subarray(start, end), param.value.shape);
       const changes = tf.tidy(() => {
         for (const [slot, values] of Object.entries(state))
-          slots.of(slot).forEach((variable, i) => variable.assign(tensorOf(values, spans[i] as Span)));
-        return Object.fromEntries(spans.map((span) => [span.param.name, tf.sub(tensorOf(x, span), span.param.value)]));
+          slots.of(slot).forEach((variable, i) => variable.assign(part(values, spans[i] as Span)));
+        return Object.fromEntries(spans.map((span) => [span.param.name, tf.sub(part(x, span), span.param.value)]));
       });
       return new Map(Object.entries(changes));
     },

@@ -5,10 +5,12 @@ import {
   FrugalError,
   type Hyper,
   hyper,
+  openVectors,
   type Param,
   type Schedule,
   type Scope,
   show,
+  weightedSum,
 } from '@frugal/core';
 import type { CountedExchange, ExchangeReport } from '../all-reduce.js';
 import type { Topology } from '../topology/topology.js';
@@ -172,7 +174,8 @@ function prepareGradient(flat: Flat, { x, g }: RankVectors, weight: number, deca
   flat.each((param, start, end) => {
     const lambda = decay(param);
     if (weight === 1 && lambda === 0) return;
-    for (let i = start; i < end; i++) g[i] = weight * (g[i] as number) + lambda * (x[i] as number);
+    const part = g.subarray(start, end);
+    weightedSum(part, [weight, lambda], [part, x.subarray(start, end)]);
   });
 }
 
@@ -192,6 +195,7 @@ export function decentralizedLink<Slot extends string>(
     advance,
     init: (params) => flat.init(params),
     async exchange(updates, params, { clock, share }, communicator) {
+      await openVectors();
       const vectors = await flat.load(updates, params);
       const lambda = weightDecay(clock);
       prepareGradient(flat, vectors, communicator.size * share, (param) => (decays(param) ? lambda : 0));

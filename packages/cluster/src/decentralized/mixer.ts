@@ -1,6 +1,6 @@
-import { type Communicator, FrugalError } from '@frugal/core';
+import { type Communicator, FrugalError, weightedSum } from '@frugal/core';
 import { checkWeights, neighbours, type Neighbours, type Topology } from '../topology/topology.js';
-import { combine, type Vector } from './recursion.js';
+import type { Vector } from './recursion.js';
 
 /** Averages vectors of one rank with its neighbours. */
 export interface Mixer {
@@ -14,27 +14,11 @@ export interface Mixer {
   sent(): number;
 }
 
-/** values ← a·x + b·y + c·z: a loop of its own, some three times as fast as one over a list of parts. */
-function sumOfThree(values: Vector, [a, b, c]: readonly number[], [x, y, z]: readonly Vector[]): void {
-  const [p, q, r] = [a as number, b as number, c as number];
-  const [u, v, w] = [x as Vector, y as Vector, z as Vector];
-  for (let i = 0; i < values.length; i++)
-    values[i] = p * (u[i] as number) + q * (v[i] as number) + r * (w[i] as number);
-}
-
 /** Σ_j w_ij·values_j into `values`: in the order of ranks and rounded once, so that equal rows of W give equal bits. */
-function weightedSum(values: Vector, received: readonly Vector[], rank: number, { self, from }: Neighbours): void {
+function sumOver(values: Vector, received: readonly Vector[], rank: number, { self, from }: Neighbours): void {
   const before = from.filter((neighbour) => neighbour.rank < rank).length;
-  const parts = [...received.slice(0, before), values, ...received.slice(before)];
   const weights = from.map(({ weight }) => weight).toSpliced(before, 0, self);
-  if (parts.length === 2)
-    return combine(values, weights[0] as number, parts[0] as Vector, weights[1] as number, parts[1] as Vector);
-  if (parts.length === 3) return sumOfThree(values, weights, parts);
-  for (let i = 0; i < values.length; i++) {
-    let sum = 0;
-    for (let k = 0; k < parts.length; k++) sum += (weights[k] as number) * ((parts[k] as Vector)[i] as number);
-    values[i] = sum;
-  }
+  weightedSum(values, weights, [...received.slice(0, before), values, ...received.slice(before)]);
 }
 
 /** Makes the mixer of one rank; checks all weights of a period. Throws `CONFIG`. */
@@ -53,7 +37,7 @@ export function openMixer(topology: Topology, communicator: Communicator): Mixer
       if (!round) throw new FrugalError('CONFIG', `${topology.name}: expected a step from 0 but received ${step}.`);
       const peers = { to: round.to, from: round.from.map((neighbour) => neighbour.rank) };
       const received = await communicator.exchange<Vector>(values, peers);
-      weightedSum(values, received, rank, round);
+      sumOver(values, received, rank, round);
       bytes += round.to.length * values.byteLength;
     },
     async average(values) {

@@ -1,5 +1,7 @@
+import { type FloatVector, weightedSum } from '@frugal/core';
+
 /** All weights of a rank one after the other: float32 in training, float64 in simulation. */
-export type Vector = Float32Array | Float64Array;
+export type Vector = FloatVector;
 
 /** The vectors of one rank, all of one length and type. */
 export interface RankVectors<V extends Vector = Vector> {
@@ -43,5 +45,5 @@ export interface Recursion<Slot extends string = string> {
 
 /** into ← a·x + b·y, element by element. `into` may be x or y. */
 export function combine(into: Vector, a: number, x: Vector, b: number, y: Vector): void {
-  for (let i = 0; i < into.length; i++) into[i] = a * (x[i] as number) + b * (y[i] as number);
+  weightedSum(into, [a, b], [x, y]);
 }

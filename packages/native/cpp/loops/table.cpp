@@ -34,6 +34,7 @@ void take(const float* x, const int32_t* indices, const float* scales, Index tak
 void put(const float* x, const int32_t* indices, const float* scales, Index placed, float* y, Around shape, void*
          scratch);
 void signProduct(const float* e, const int32_t* bits, float* y, Index rows, Index depth, Index columns, Index stride);
+void weightedSum(const double* weights, const float* const* parts, int count, float* into, Index n);
 void sgd(const SgdArgs& args);
 void adam(const AdamArgs& args);
 
@@ -41,7 +42,8 @@ extern const Loops table;
 const Loops table = {
     FRUGAL_TEXT(FRUGAL_ISA), fill, unary, binary, binaryBroadcast, addN, biasActivation, reluBiasGrad, dropout,
     reduce, argMax, norms, expand, softmax, softmaxCrossEntropy, batchNorm, batchNormGrad, scaleShift, maxPool,
-    maxPoolGrad, avgPool, avgPoolGrad, transpose, take, put, signProduct, sgd, adam,
+    maxPoolGrad, avgPool, avgPoolGrad, transpose, take, put, signProduct, weightedSum, sgd,
+    adam,
 };
 
 }  // namespace FRUGAL_ISA
