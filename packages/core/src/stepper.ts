@@ -5,6 +5,7 @@ import { type Chain, chain, linksOf } from './chain.js';
 import { checkChoice } from './check.js';
 import type { Communicator } from './communicator.js';
 import { partOf } from './data.js';
+import { linearAlgebra } from './linalg/linear-algebra.js';
 import { crossEntropy, checkLoss } from './loss.js';
 import { clockAt } from './schedule.js';
 import type { Batch, StepReport } from './step.js';
@@ -60,6 +61,7 @@ export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper
     attachment,
     links,
     async step(batch) {
+      if (count === 0) await linearAlgebra();
       if (count === 0 && ranks.size > 1) {
         await shareWeights(model, ranks);
         links.init(attachment.params);

@@ -11,6 +11,7 @@ import { checkFinite } from './backpropagation.js';
 import { aborted, oneEpoch } from './epoch.js';
 import { FrugalError } from './errors.js';
 import { defaultLoss } from './evaluate.js';
+import { linearAlgebra } from './linalg/linear-algebra.js';
 import { checkLoss } from './loss.js';
 import { autoProgress } from './progress.js';
 import { agree, oneRank, ranksOf, shareWeights } from './ranks.js';
@@ -151,6 +152,7 @@ export async function train(model: tf.LayersModel, data: Dataset, options: Train
   const engine = activeEngine();
   engine?.resetCounters();
   try {
+    await linearAlgebra();
     await begin(run);
     run.links.init(run.attachment.params);
     let cursor = await resume(run);

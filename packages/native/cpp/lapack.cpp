@@ -7,9 +7,12 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -207,60 +210,140 @@ void svdBinding(const Arguments& args) {
   transposeInto(vRows.data(), v, k, columns);
 }
 
-// One decomposition on a thread of libuv. The references keep its arrays alive; nobody else holds them.
-struct EigenTask {
-  double* a;
-  double* values;
-  int n;
-  napi_async_work work;
-  napi_deferred deferred;
-  napi_ref references[2];
-  std::string failure;
+// A decomposition that a thread of libuv is to do and the main thread may wait for. Whoever comes first does it: a pool
+// that is busy with what waits for the main thread cannot hold it up.
+class Decomposition {
+ public:
+  Decomposition(double* a, double* values, int n) : a_(a), values_(values), n_(n) {}
+  // Does the work, unless somebody has begun.
+  void run() {
+    if (begun_.exchange(true)) return;
+    std::string failure;
+    try {
+      eigen(a_, values_, n_);
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    end(failure);
+  }
+  // Returns what went wrong, or an empty string. The arrays must be alive unless it has ended.
+  std::string wait() {
+    run();
+    std::unique_lock<std::mutex> lock(mutex_);
+    condition_.wait(lock, [this] { return ended_; });
+    return failure_;
+  }
+  // For work that will not be done by libuv any more.
+  void cancel() {
+    if (!begun_.exchange(true)) end("cancelled");
+  }
+
+ private:
+  void end(const std::string& failure) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    failure_ = failure;
+    ended_ = true;
+    condition_.notify_all();
+  }
+
+  double *a_, *values_;
+  int n_;
+  std::atomic<bool> begun_{false};
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  std::string failure_;
+  bool ended_ = false;
 };
 
-void executeEigen(napi_env, void* data) {
-  auto* task = static_cast<EigenTask*>(data);
-  try {
-    eigen(task->a, task->values, task->n);
-  } catch (const std::exception& error) {
-    task->failure = error.what();
-  }
+// Work for a thread of libuv. The references keep its arrays alive; nobody else holds them. It ends in a promise, unless
+// somebody may wait instead.
+struct EigenTask {
+  std::shared_ptr<Decomposition> decomposition;
+  napi_async_work work = nullptr;
+  napi_deferred deferred = nullptr;
+  napi_ref references[2] = {};
+};
+
+void executeEigen(napi_env, void* data) { static_cast<EigenTask*>(data)->decomposition->run(); }
+
+void freeEigen(napi_env env, EigenTask* task) {
+  for (napi_ref reference : task->references)
+    if (reference != nullptr) napi_delete_reference(env, reference);
+  if (task->work != nullptr) napi_delete_async_work(env, task->work);
+  delete task;
 }
 
 void completeEigen(napi_env env, napi_status status, void* data) {
-  const std::unique_ptr<EigenTask> task(static_cast<EigenTask*>(data));
-  for (napi_ref reference : task->references) napi_delete_reference(env, reference);
-  napi_delete_async_work(env, task->work);
-  if (status != napi_ok) task->failure = "cancelled";
+  auto* task = static_cast<EigenTask*>(data);
+  if (status != napi_ok) task->decomposition->cancel();
+  // Ended, or the main thread, which is this one, would be in wait() now.
+  const std::string failure = task->decomposition->wait();
+  napi_deferred deferred = task->deferred;
+  freeEigen(env, task);
+  if (deferred == nullptr) return;
   napi_value result = nullptr;
-  if (task->failure.empty()) {
+  if (failure.empty()) {
     napi_get_undefined(env, &result);
-    napi_resolve_deferred(env, task->deferred, result);
+    napi_resolve_deferred(env, deferred, result);
     return;
   }
   napi_value message = nullptr;
-  napi_create_string_utf8(env, task->failure.c_str(), NAPI_AUTO_LENGTH, &message);
+  napi_create_string_utf8(env, failure.c_str(), NAPI_AUTO_LENGTH, &message);
   napi_create_error(env, nullptr, message, &result);
-  napi_reject_deferred(env, task->deferred, result);
+  napi_reject_deferred(env, deferred, result);
+}
+
+std::shared_ptr<Decomposition> decompositionOf(const Arguments& args) {
+  lapack();
+  const int n = sizeAt(args, 2);
+  return std::make_shared<Decomposition>(matrixAt(args, 0, area(n, n)), matrixAt(args, 1, n), n);
+}
+
+// Ends in `promise`, unless that is null.
+void queueEigen(const Arguments& args, const std::shared_ptr<Decomposition>& decomposition, napi_value* promise) {
+  napi_env env = args.env();
+  auto* task = new EigenTask{decomposition};
+  try {
+    napi_value name = nullptr;
+    Arguments::check(napi_create_string_utf8(env, "frugal eigen", NAPI_AUTO_LENGTH, &name), "memory");
+    Arguments::check(napi_create_async_work(env, nullptr, name, executeEigen, completeEigen, task, &task->work),
+                     "an event loop");
+    for (size_t i = 0; i < 2; i++)
+      Arguments::check(napi_create_reference(env, args.value(i), 1, &task->references[i]), "memory");
+    if (promise != nullptr) Arguments::check(napi_create_promise(env, &task->deferred, promise), "memory");
+    Arguments::check(napi_queue_async_work(env, task->work), "an event loop");
+  } catch (...) {
+    freeEigen(env, task);
+    throw;
+  }
 }
 
 napi_value eigenAsyncBinding(const Arguments& args) {
-  lapack();
-  const int n = sizeAt(args, 2);
-  auto task = std::make_unique<EigenTask>();
-  task->a = matrixAt(args, 0, area(n, n));
-  task->values = matrixAt(args, 1, n);
-  task->n = n;
-  napi_env env = args.env();
-  napi_value name = nullptr, promise = nullptr;
-  Arguments::check(napi_create_string_utf8(env, "frugal eigen", NAPI_AUTO_LENGTH, &name), "memory");
-  Arguments::check(napi_create_async_work(env, nullptr, name, executeEigen, completeEigen, task.get(), &task->work),
-                   "an event loop");
-  for (size_t i = 0; i < 2; i++) napi_create_reference(env, args.value(i), 1, &task->references[i]);
-  napi_create_promise(env, &task->deferred, &promise);
-  Arguments::check(napi_queue_async_work(env, task->work), "an event loop");
-  task.release();
+  napi_value promise = nullptr;
+  queueEigen(args, decompositionOf(args), &promise);
   return promise;
+}
+
+using Shared = std::shared_ptr<Decomposition>;
+
+napi_value joinEigen(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  const std::string failure = (*static_cast<Shared*>(data))->wait();
+  if (!failure.empty()) napi_throw_error(env, nullptr, failure.c_str());
+  return nullptr;
+}
+
+// Begins a decomposition; returns a function that waits for its end, and throws what went wrong.
+napi_value eigenStartBinding(const Arguments& args) {
+  napi_env env = args.env();
+  auto shared = std::make_unique<Shared>(decompositionOf(args));
+  const napi_finalize forget = [](napi_env, void* data, void*) { delete static_cast<Shared*>(data); };
+  napi_value join = nullptr;
+  Arguments::check(napi_create_function(env, "join", NAPI_AUTO_LENGTH, joinEigen, shared.get(), &join), "memory");
+  Arguments::check(napi_add_finalizer(env, join, shared.get(), forget, nullptr, nullptr), "memory");
+  queueEigen(args, *shared.release(), nullptr);
+  return join;
 }
 
 napi_value detailBinding(const Arguments& args) {
@@ -291,6 +374,7 @@ void defineLapack(napi_env env, napi_value exports) {
       function("lapackDetail", bindValue<detailBinding>),
       function("lapackEigen", bind<eigenBinding>),
       function("lapackEigenAsync", bindValue<eigenAsyncBinding>),
+      function("lapackEigenStart", bindValue<eigenStartBinding>),
       function("lapackCholesky", bindValue<choleskyBinding>),
       function("lapackCholeskySolve", bind<choleskySolveBinding>),
       function("lapackSvd", bind<svdBinding>),

@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { loadAddon } from './addon.js';
 import { type Lapack, loadLapack } from './linalg.js';
@@ -47,10 +49,42 @@ if (lapack instanceof Error) {
       expect(lapack.cholesky(a, 2)).toBe(0);
       expect([...a]).toEqual([2, 0, 1, 3]);
     });
+    it('waits for what it has begun, and ends the process also where nobody does', () => {
+      const code = `
+        const addon = require(process.argv[1]);
+        const n = 200;
+        const start = () => {
+          const a = new Float64Array(n * n);
+          for (let i = 0; i < n * n; i++) a[i] = 1 / (1 + Math.floor(i / n) + (i % n));
+          return addon.lapackEigenStart(a, new Float64Array(n), n);
+        };
+        const joins = Array.from({ length: 12 }, start);
+        joins.splice(3, 6);
+        for (let k = 0; k < 3; k++) {
+          global.gc();
+          start();
+        }
+        joins.reverse().forEach((join) => join());
+        global.gc();
+        console.log('joined');
+        setTimeout(() => {
+          global.gc();
+          joins.forEach((join) => join());
+          console.log('again');
+        }, 300);`;
+      const addon = fileURLToPath(new URL('../build/frugal_native.node', import.meta.url));
+      if (!existsSync(addon)) return;
+      const output = execFileSync(process.execPath, ['--expose-gc', '-e', code, addon], {
+        encoding: 'utf8',
+        timeout: 30000,
+      });
+      expect(output).toBe('joined\nagain\n');
+    });
     it('refuses arrays of other lengths or types instead of reading beyond them', async () => {
       expect(() => lapack.symmetricEigen(new Float64Array(3), 2)).toThrow(/as long as its sizes/);
       expect(() => lapack.cholesky(new Float32Array(4) as unknown as Float64Array, 2)).toThrow(/typed array/);
       expect(() => lapack.thinSvd(new Float64Array(0), 0, 3)).toThrow(/size from 1/);
+      expect(() => lapack.startSymmetricEigen(new Float64Array(3), 2)).toThrow(/as long as its sizes/);
       await expect(lapack.symmetricEigenAsync(new Float64Array(3), 2)).rejects.toThrow(/as long as its sizes/);
     });
   });

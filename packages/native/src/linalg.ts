@@ -11,6 +11,8 @@ export interface Lapack {
   symmetricEigen(a: Float64Array, n: number): Float64Array;
   /** The same on a thread of libuv. `a` must be left alone until it is done. */
   symmetricEigenAsync(a: Float64Array, n: number): Promise<Float64Array>;
+  /** As `symmetricEigenAsync`, but the function that is returned waits. */
+  startSymmetricEigen(a: Float64Array, n: number): () => Float64Array;
   /** Turns `a` [n, n] into its lower Cholesky factor. Returns 0, or the pivot, counted from 1, that is not positive. */
   cholesky(a: Float64Array, n: number): number;
   /** Turns `b` [n, columns] into X of L·Lᵀ·X = B; reads the lower triangle of `l` only. */
@@ -40,6 +42,14 @@ export function loadLapack(): Lapack {
       const values = new Float64Array(n);
       await addon.lapackEigenAsync(a, values, n);
       return values;
+    },
+    startSymmetricEigen(a, n) {
+      const values = new Float64Array(n);
+      const join = addon.lapackEigenStart(a, values, n);
+      return () => {
+        join();
+        return values;
+      };
     },
     cholesky: (a, n) => addon.lapackCholesky(a, n),
     choleskySolve: (l, b, n, columns) => addon.lapackCholeskySolve(l, b, n, columns),

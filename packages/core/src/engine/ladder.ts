@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { checkChoice } from '../check.js';
 import { FrugalError } from '../errors.js';
 import { registerKernels } from '../kernels/register.js';
+import { linearAlgebra } from '../linalg/linear-algebra.js';
 import { type Engine, type EngineName, noCounters, type Rejected } from './engine.js';
 import { healthProblem } from './health.js';
 import { type Importer, loadTensorflow } from './tensorflow.js';
@@ -141,6 +142,8 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
     }
     const engine: Engine = { ...result, rejected };
     engines.set(engine.backend, engine);
+    // For links that decompose matrices in a step that cannot await; OpenBLAS itself is loaded by their first call.
+    await linearAlgebra();
     const why =
       rejected.length === 0 ? '' : ` (not ${rejected.map(({ name: n, reason }) => `${n}: ${reason}`).join('; ')})`;
     log(`Frugal runs on ${engine.detail}${why}.`);

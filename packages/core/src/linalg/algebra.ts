@@ -35,6 +35,11 @@ export interface LinearAlgebra {
   /** The same beside the event loop: on a thread of libuv, or for ml-matrix in a worker of its own. */
   symmetricEigenAsync(a: Matrix): Promise<SymmetricEigen>;
   /**
+   * Begins the same on a thread of libuv (with ml-matrix nothing begins); the function that is returned waits, which code can
+   * do that cannot await.
+   */
+  startSymmetricEigen(a: Matrix): () => SymmetricEigen;
+  /**
    * The lower triangular L of A = L·Lᵀ, n³/3 multiply-adds. Throws {@link NotPositiveDefiniteError}. A matrix that is
    * singular up to rounding may or may not pass: damp it, or use the eigenvalues.
    */
@@ -98,6 +103,11 @@ export function algebraOn(name: LinearAlgebra['name'], library: Lapack): LinearA
         .symmetricEigenAsync(work, a.rows)
         .catch((error: unknown) => failed('symmetricEigenAsync', error));
       return eigenOf(a, values, work);
+    },
+    startSymmetricEigen(a) {
+      const work = symmetricCopy('startSymmetricEigen', 'a', a);
+      const join = attempt('startSymmetricEigen', () => library.startSymmetricEigen(work, a.rows));
+      return () => eigenOf(a, attempt('startSymmetricEigen', join), work);
     },
     cholesky(a) {
       const work = symmetricCopy('cholesky', 'a', a);

@@ -183,6 +183,41 @@ function asyncSuite(algebra: LinearAlgebra): void {
   });
 }
 
+function startSuite(algebra: LinearAlgebra): void {
+  it('gives the bits of the synchronous one, joined in another order, and again', () => {
+    const matrices = [1, 7, 33, 40, 12, 25].map((n) => symmetricWith(n, spread(n, 4)));
+    const expected = matrices.map((a) => algebra.symmetricEigen(a));
+    // More than libuv has threads.
+    const joins = [...matrices, ...matrices.map(single)].map((a) => algebra.startSymmetricEigen(a));
+    for (const i of [5, 0, 3, 1, 4, 2]) expect(joins[i]!()).toEqual(expected[i]);
+    expect(joins[2]!()).toEqual(expected[2]);
+    const rounded = matrices.map((a) => algebra.symmetricEigen(single(a)));
+    expect(joins.slice(6).map((join) => join())).toEqual(rounded);
+  });
+  it('takes its copy when it starts', () => {
+    const a = symmetricWith(4, spread(30, 2));
+    const expected = algebra.symmetricEigen(a);
+    const join = algebra.startSymmetricEigen(a);
+    a.data.fill(0);
+    expect(join()).toEqual(expected);
+  });
+  it('may be joined after the event loop has seen its end, or never', async () => {
+    const a = symmetricWith(2, spread(20, 2));
+    const join = algebra.startSymmetricEigen(a);
+    for (let k = 0; k < 20; k++) algebra.startSymmetricEigen(a);
+    // Queued behind them: by now all are done.
+    await algebra.symmetricEigenAsync(a);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(join()).toEqual(algebra.symmetricEigen(a));
+  });
+  it('refuses when it starts, not when it is joined', () => {
+    const bad = identity(3);
+    bad.data[4] = Number.NaN;
+    expect(() => algebra.startSymmetricEigen(bad)).toThrow(expect.objectContaining({ code: 'NON_FINITE' }));
+    expect(() => algebra.startSymmetricEigen(gaussian(1, 2, 3))).toThrow(expect.objectContaining({ code: 'SHAPE' }));
+  });
+}
+
 function choleskySuite(algebra: LinearAlgebra): void {
   it('factorises and solves, for conditions up to 1e12 and several right sides', () => {
     fc.assert(
@@ -317,6 +352,7 @@ describe.each([
   }
   describe('symmetricEigen', () => eigenSuite(algebra));
   describe('symmetricEigenAsync', () => asyncSuite(algebra));
+  describe('startSymmetricEigen', () => startSuite(algebra));
   describe('cholesky', () => choleskySuite(algebra));
   describe('thinSvd', () => svdSuite(algebra));
   describe('refusals', () => refusals(algebra));
@@ -366,6 +402,28 @@ describe('linearAlgebra', () => {
       name: 'lapack',
       detail: expect.stringMatching(/^OpenBLAS/) as unknown,
     });
+  });
+});
+
+describe('openedAlgebra', () => {
+  it('names its owner before anything was opened, and then returns what linearAlgebra found', async () => {
+    vi.resetModules();
+    const fresh = await import('./linear-algebra.js');
+    // Of the fresh modules, as the class of its error is: compared by its code.
+    expect(() => fresh.openedAlgebra('kfac')).toThrow(
+      expect.objectContaining({
+        code: 'CONFIG',
+        message:
+          'kfac: expected linear algebra to be open. Call await useEngine(), or await linearAlgebra(), before the first step.',
+      }),
+    );
+    // One that was asked for by name is nobody else's choice.
+    await fresh.linearAlgebra('ml-matrix');
+    expect(() => fresh.openedAlgebra('kfac')).toThrow(/kfac/);
+    const first = await fresh.linearAlgebra();
+    expect(fresh.openedAlgebra('kfac')).toBe(first);
+    const second = await fresh.linearAlgebra();
+    expect(fresh.openedAlgebra('kfac')).toBe(second);
   });
 });
 

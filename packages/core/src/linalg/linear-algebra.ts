@@ -18,6 +18,28 @@ const CHOICES = ['auto', 'lapack', 'ml-matrix'] as const;
  */
 export async function linearAlgebra(name: 'auto' | LinearAlgebra['name'] = 'auto'): Promise<LinearAlgebra> {
   const choice = checkChoice('linearAlgebra', 'name', name, CHOICES);
+  const algebra = await open(choice);
+  if (choice === 'auto') opened = algebra;
+  return algebra;
+}
+
+/** What `linearAlgebra()` found last: links of a chain cannot await it. */
+let opened: LinearAlgebra | undefined;
+
+/**
+ * The linear algebra that `linearAlgebra()`, `useEngine()` or `train()` has opened in this process.
+ *
+ * @throws {@link FrugalError} `CONFIG`, naming `owner`, where none has been
+ */
+export function openedAlgebra(owner: string): LinearAlgebra {
+  if (opened) return opened;
+  throw new FrugalError(
+    'CONFIG',
+    `${owner}: expected linear algebra to be open. Call await useEngine(), or await linearAlgebra(), before the first step.`,
+  );
+}
+
+async function open(choice: (typeof CHOICES)[number]): Promise<LinearAlgebra> {
   if (choice === 'ml-matrix') return byMlMatrix('as asked');
   try {
     const { loadLapack } = await import('@frugal/native');

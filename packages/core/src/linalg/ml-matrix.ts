@@ -71,6 +71,11 @@ export function mlMatrix(reason: string): Lapack {
       a.set(vectors);
       return values;
     },
+    startSymmetricEigen(a, n) {
+      // Once: it overwrites its argument.
+      let values: Float64Array | undefined;
+      return () => (values ??= this.symmetricEigen(a, n));
+    },
     cholesky,
     choleskySolve,
     thinSvd(a, rows, columns) {
