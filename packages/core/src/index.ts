@@ -29,6 +29,7 @@ export { batchNorm, type Normalised } from './kernels/batch-norm.js';
 export { biasActivation, type FusedActivation } from './kernels/bias-activation.js';
 export { softmaxCrossEntropy } from './kernels/cross-entropy.js';
 export { dropout } from './kernels/dropout.js';
+export { gram, type GramOptions, type Window } from './kernels/gram.js';
 export { registerKernels } from './kernels/register.js';
 export { signProduct, type Signs } from './kernels/signs.js';
 export { putSlices, type Selection, squaredNorms, takeSlices } from './kernels/slices.js';
@@ -40,13 +41,14 @@ export {
   type ThinSvd,
 } from './linalg/algebra.js';
 export type { Below } from './layers/below.js';
-export { linearAlgebra } from './linalg/linear-algebra.js';
+export { linearAlgebra, openedAlgebra } from './linalg/linear-algebra.js';
 export { type Matrix, toMatrix, toTensor } from './linalg/matrix.js';
 export { type FloatVector, openVectors, weightedSum } from './linalg/vectors.js';
 export { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 export type { Method } from './method.js';
 export { type Counts, counted, type Epilogue, type ExactProducts, exactProducts, multiplyAdds } from './products.js';
 export { autoProgress, bar, jsonLines, type Progress, type ProgressEvent, type ProgressStream } from './progress.js';
+export type { Passes, Probe } from './probe.js';
 export { type Stream, stream } from './rng.js';
 export { averageModel, type Division } from './ranks.js';
 export { type Call, mergeRules, type Observer, type Rule, sampledSlices, type SampledSlices } from './rule.js';

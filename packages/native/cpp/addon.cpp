@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <dnnl.hpp>
 
+#include "gram.hpp"
 #include "lapack.hpp"
 #include "loops.hpp"
 #include "memory.hpp"
@@ -293,6 +294,14 @@ void convFilterGradBinding(const Arguments& args) {
   convFilterGrad(args.floats(0), args.floats(1), args.floats(2), convAt(args, 3));
 }
 
+void gramBinding(const Arguments& args) {
+  gram(args.floats(0), args.floats(1), args.integer(2), args.integer(3), args.flag(4));
+}
+
+void gramWindowBinding(const Arguments& args) {
+  gramWindow(args.floats(0), args.floats(1), convAt(args, 2), args.flag(3));
+}
+
 void setThreads(const Arguments& args) { omp_set_num_threads(static_cast<int>(args.integer(0))); }
 
 napi_value threads(napi_env env, napi_callback_info) {
@@ -367,6 +376,8 @@ void defineRest(napi_env env, napi_value exports) {
   define(env, exports, "convForward", bind<convForwardBinding>);
   define(env, exports, "convInputGrad", bind<convInputGradBinding>);
   define(env, exports, "convFilterGrad", bind<convFilterGradBinding>);
+  define(env, exports, "gram", bind<gramBinding>);
+  define(env, exports, "gramWindow", bind<gramWindowBinding>);
   define(env, exports, "setThreads", bind<setThreads>);
   define(env, exports, "threads", threads);
   define(env, exports, "instructionSet", instructionSet);

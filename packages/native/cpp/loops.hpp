@@ -79,6 +79,18 @@ struct AdamArgs {
   float gain, epsilon, weightDecay, correction1, correction2;
 };
 
+// Places in memory: three axes, whose steps are in elements.
+struct GramBox {
+  Index count[3], step[3];
+};
+
+// The part of a Gram matrix that is wanted: rows first … last − 1, of which the first is a multiple of 16, and all columns,
+// or (upper) those from the diagonal on; others may be touched. Rows of the result are `step` apart, a multiple of 16.
+struct GramPart {
+  Index first, last, columns, step;
+  bool upper;
+};
+
 // `scratch` always has at least scratchBytes() of the arguments named there, aligned to 64 bytes.
 struct Loops {
   const char* name;
@@ -120,6 +132,11 @@ struct Loops {
   // y = e·Bᵀ, e [rows, depth], B [columns, depth] of signs: bit j % 32 of bits[k·stride + j / 32] is 1 where B[j, k] is +1.
   void (*signProduct)(const float* e, const int32_t* bits, float* y, Index rows, Index depth, Index columns,
                       Index stride);
+
+  // totals[i][j] += Σ a[i]·b[j] over the places of a box, summed in float. Up to 15 numbers behind the columns are read.
+  void (*gramProduct)(const float* a, const float* b, const GramBox& box, const GramPart& part, double* totals);
+  // totals[j] += Σ x[j], likewise.
+  void (*gramSums)(const float* x, const GramBox& box, Index columns, double* totals);
 
   // into = Σ weights[k]·parts[k], from 1 part; the bits of JavaScript. `into` may be a part, but not overlap one otherwise.
   void (*weightedSum)(const double* weights, const float* const* parts, int count, float* into, Index n);

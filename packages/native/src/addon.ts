@@ -128,6 +128,10 @@ export interface Addon {
   convForward(x: Floats, filter: Floats, bias: Optional, y: Floats, shape: Int32Array, relu: number): void;
   convInputGrad(dy: Floats, filter: Floats, dx: Floats, shape: Int32Array): void;
   convFilterGrad(x: Floats, dy: Floats, dfilter: Floats, shape: Int32Array): void;
+  /** y [n, n] = Σ r·rᵀ over the rows of x [rows, columns], each followed by a 1 if asked. */
+  gram(x: Floats, y: Floats, rows: number, columns: number, ones: number): void;
+  /** The same over the patches of a convolution's window. */
+  gramWindow(x: Floats, y: Floats, shape: Int32Array, ones: number): void;
   setThreads(threads: number): void;
   threads(): number;
   instructionSet(): string;
@@ -139,6 +143,8 @@ export interface Addon {
   lapackEigen(a: Float64Array, values: Float64Array, n: number): void;
   /** The same on another thread: both arrays are its own until the promise settles. */
   lapackEigenAsync(a: Float64Array, values: Float64Array, n: number): Promise<void>;
+  /** The same, but returns a function that waits for it: for code that cannot await. */
+  lapackEigenStart(a: Float64Array, values: Float64Array, n: number): () => void;
   /** a [n, n] becomes its lower factor. Returns 0, or the pivot, counted from 1, that is not positive. */
   lapackCholesky(a: Float64Array, n: number): number;
   /** b [n, columns] becomes the solution. */

@@ -6,6 +6,7 @@ import { registerGradients } from './gradients.js';
 import { registerConv } from './kernels/conv.js';
 import { registerElementwise } from './kernels/elementwise.js';
 import { registerFused } from './kernels/fused.js';
+import { registerGram } from './kernels/gram.js';
 import { BACKEND, Registry } from './kernels/kernel.js';
 import { registerMatMul } from './kernels/matmul.js';
 import { registerNorm } from './kernels/norm.js';
@@ -75,6 +76,7 @@ function register(addon: Addon): { addon: Addon; engine: NativeEngine } {
   registerFused(registry);
   registerSlices(registry);
   registerSigns(registry);
+  registerGram(registry);
   registerUpdate(registry);
   registerGradients();
   tf.registerBackend(BACKEND, () => new NativeBackend(addon, counters), PRIORITY);

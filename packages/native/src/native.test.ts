@@ -4,6 +4,7 @@ import { loadAddon } from './addon.js';
 import { registerNative } from './index.js';
 import { customKernels } from './testing/custom.suite.js';
 import { gradients } from './testing/gradient.suite.js';
+import { gramRules } from './testing/gram.suite.js';
 import { memoryRules } from './testing/memory.suite.js';
 import { rows } from './testing/rows.suite.js';
 import { stockKernels } from './testing/stock.suite.js';
@@ -42,6 +43,7 @@ if (absence === undefined) {
     describe('registration', registration);
     describe('stock kernels', stockKernels);
     describe('custom kernels', customKernels);
+    describe('Gram matrices', gramRules);
     describe('memory', memoryRules);
     describe('gradients', gradients);
     describe('rows', rows);

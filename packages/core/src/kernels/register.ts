@@ -3,6 +3,7 @@ import { biasActivationComposites, registerBiasActivationGradient } from './bias
 import { crossEntropyComposites, registerCrossEntropyGradient } from './cross-entropy.js';
 import { dropoutComposites, registerDropoutGradient } from './dropout.js';
 import { linearComposite, registerLinearGradient } from '../linear.js';
+import { gramComposites } from './gram.js';
 import { registerComposite } from './run.js';
 import { signComposites } from './signs.js';
 import { sliceComposites } from './slices.js';
@@ -14,6 +15,7 @@ const composites = [
   ...crossEntropyComposites,
   ...sliceComposites,
   ...signComposites,
+  ...gramComposites,
   ...dropoutComposites,
 ];
 

@@ -34,6 +34,8 @@ void take(const float* x, const int32_t* indices, const float* scales, Index tak
 void put(const float* x, const int32_t* indices, const float* scales, Index placed, float* y, Around shape, void*
          scratch);
 void signProduct(const float* e, const int32_t* bits, float* y, Index rows, Index depth, Index columns, Index stride);
+void gramProduct(const float* a, const float* b, const GramBox& box, const GramPart& part, double* totals);
+void gramSums(const float* x, const GramBox& box, Index columns, double* totals);
 void weightedSum(const double* weights, const float* const* parts, int count, float* into, Index n);
 void sgd(const SgdArgs& args);
 void adam(const AdamArgs& args);
@@ -42,8 +44,8 @@ extern const Loops table;
 const Loops table = {
     FRUGAL_TEXT(FRUGAL_ISA), fill, unary, binary, binaryBroadcast, addN, biasActivation, reluBiasGrad, dropout,
     reduce, argMax, norms, expand, softmax, softmaxCrossEntropy, batchNorm, batchNormGrad, scaleShift, maxPool,
-    maxPoolGrad, avgPool, avgPoolGrad, transpose, take, put, signProduct, weightedSum, sgd,
-    adam,
+    maxPoolGrad, avgPool, avgPoolGrad, transpose, take, put, signProduct, gramProduct, gramSums,
+    weightedSum, sgd, adam,
 };
 
 }  // namespace FRUGAL_ISA

@@ -6,7 +6,8 @@ import { type ActivationAttrs, activate, knowsActivation } from './matmul.js';
 type Conv2DInfo = ReturnType<typeof tf.backend_util.computeConv2DInfo>;
 type Padding = Parameters<typeof tf.backend_util.computeConv2DInfo>[4];
 
-interface ConvAttrs {
+/** How a window moves. */
+export interface ConvAttrs {
   readonly strides: number | [number, number];
   readonly pad: Padding;
   readonly dataFormat?: 'NHWC' | 'NCHW';
@@ -14,7 +15,8 @@ interface ConvAttrs {
   readonly dimRoundingMode?: 'floor' | 'round' | 'ceil';
 }
 
-interface Convolution {
+/** A convolution as the addon wants it. */
+export interface Convolution {
   readonly outShape: number[];
   /** Numbers in the order of `ConvShape` of cpp/products.hpp; absent for what the addon does not do. */
   readonly shape: Int32Array | undefined;
@@ -38,7 +40,7 @@ function requireShapes(
 const convolutions = new Map<string, Convolution>();
 
 /** The geometry of a convolution. It takes TensorFlow.js microseconds to compute, so it is kept. */
-function convolutionOf(x: readonly number[], filter: readonly number[], attrs: ConvAttrs): Convolution {
+export function convolutionOf(x: readonly number[], filter: readonly number[], attrs: ConvAttrs): Convolution {
   const { strides, pad, dataFormat = 'NHWC', dilations = 1, dimRoundingMode } = attrs;
   const key = `${x.join()}|${filter.join()}|${strides.toString()}|${dilations.toString()}|${pad.toString()}|${dataFormat}|${dimRoundingMode ?? ''}`;
   let found = convolutions.get(key);
