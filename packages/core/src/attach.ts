@@ -68,6 +68,8 @@ export interface Attachment {
   readonly scope: Scope;
   /** For training loops of your own: opens the scope of a step. `logits` leaves a final softmax out of the forward pass. */
   begin(clock: Clock, options?: { seed?: number; rank?: number; share?: number; logits?: boolean }): Scope;
+  /** Layers that draw, as dropout, draw again what they drew since `begin`: for a second pass over the batch of a step. */
+  rewind(): void;
   /** Gives the model back as it was. */
   detach(): void;
 }
@@ -306,6 +308,7 @@ function assemble(
       runtime.calls = 0;
       return runtime.scope;
     },
+    rewind: () => void (runtime.calls = 0),
     report: () => tallies.map(reportOf),
     resetReport() {
       for (const { done, exact } of tallies) {

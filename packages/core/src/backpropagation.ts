@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
+import type { Passes } from './probe.js';
 import type { Run, TrainOptions } from './run.js';
 import type { Scope } from './scope.js';
 import type { Batch, StepReport } from './step.js';
@@ -91,8 +92,60 @@ async function exchangeStep(
   return report;
 }
 
-/** One step of a run: the method that replaces the whole step if there is one, or back-propagation. */
+/** Runs `pass`, after which the weights that are not trained are what they were. */
+function keepStatistics({ model, attachment }: StepContext, pass: () => number): number {
+  const copies = model.nonTrainableWeights.map((weight) => {
+    const variable = weight.read() as tf.Variable;
+    return [variable, variable.clone()] as const;
+  });
+  attachment.rewind();
+  try {
+    return tf.tidy(pass);
+  } finally {
+    attachment.rewind();
+    for (const [variable, copy] of copies) {
+      variable.assign(copy);
+      copy.dispose();
+    }
+  }
+}
+
+/** A copy that the tape does not know: no gradient flows through what is made of it. */
+const constantOf = (tensor: tf.Tensor): tf.Tensor => tf.tensor(tensor.dataSync(), tensor.shape, tensor.dtype);
+
+/** The further passes that probes may make over a batch. */
+function passesOf(run: StepContext, { xs, ys }: Batch): Passes {
+  const { model, attachment, loss } = run;
+  const outputs = (): tf.Tensor => model.apply(xs, { training: true }) as tf.Tensor;
+  return {
+    loss,
+    evaluate: () => keepStatistics(run, () => loss.compute(outputs(), ys).loss.dataSync()[0] as number),
+    backward: (targets) => {
+      keepStatistics(run, () => {
+        const variables = attachment.params.map(({ value }) => value);
+        const of = (): tf.Scalar => {
+          const given = outputs();
+          return loss.compute(given, targets(constantOf(given))).loss;
+        };
+        return tf.variableGrads(of, variables).value.dataSync()[0] as number;
+      });
+    },
+  };
+}
+
+/** One step with the passes of probes around it. */
 export async function oneStep(run: StepContext, batch: Batch, scope: Scope): Promise<StepReport> {
+  const probes = run.attachment.methods.flatMap((method) => method.probes ?? []);
+  if (probes.length === 0) return bareStep(run, batch, scope);
+  const passes = passesOf(run, batch);
+  for (const probe of probes) probe.before?.(passes, scope);
+  const report = await bareStep(run, batch, scope);
+  for (const probe of probes) probe.after?.(passes, scope);
+  return report;
+}
+
+/** One step of a run: the method that replaces the whole step if there is one, or back-propagation. */
+async function bareStep(run: StepContext, batch: Batch, scope: Scope): Promise<StepReport> {
   const { communicator } = run.options;
   const whole = run.attachment.methods.find((method) => method.step)?.step;
   if (whole) return whole.step(batch, run.attachment.params, scope, communicator);

@@ -25,9 +25,10 @@ export interface Chain {
   dispose(): void;
 }
 
-/** The links of a run, in order: those that the methods bring, then the ones given. */
+/** The links of a run, in order: those that the methods bring, unless they are listed among the ones given, then these. */
 export function linksOf(methods: readonly Method[], given: Transform | readonly Transform[]): Transform[] {
-  return [...methods.flatMap((method) => method.transforms ?? []), ...[given].flat()];
+  const listed = [given].flat();
+  return [...methods.flatMap((method) => method.transforms ?? []).filter((link) => !listed.includes(link)), ...listed];
 }
 
 /** W += ΔW. */

@@ -87,6 +87,13 @@ export function chainOptimizer(
       `${whole.name} replaces the whole training step, which model.fit cannot host. Use train(model, data, { methods: [${whole.name}(…)] }).`,
     );
   }
+  const probe = attachment.methods.flatMap((method) => method.probes ?? [])[0];
+  if (probe) {
+    throw new FrugalError(
+      'CONFIG',
+      `${probe.name} makes further passes over each batch, which model.fit cannot host. Use train(model, data, { methods: […] }).`,
+    );
+  }
   if (all.exchange !== undefined) {
     throw new FrugalError(
       'CONFIG',

@@ -93,6 +93,8 @@ export function linear(input: tf.Tensor, w: tf.Tensor, bias: tf.Tensor | undefin
   if (bridge.call.site.geometry.kind === 'conv2d' || x.rank === 2)
     return runOne(linearComposite.name, { x, ...rest }, { bridge });
   const features = x.shape.at(-1) as number;
-  const y = runOne(linearComposite.name, { x: tf.reshape(x, [-1, features]), ...rest }, { bridge });
+  const rowsPerExample = x.size / features / (x.shape[0] as number);
+  const flat = { ...bridge, call: { ...bridge.call, rowsPerExample } };
+  const y = runOne(linearComposite.name, { x: tf.reshape(x, [-1, features]), ...rest }, { bridge: flat });
   return tf.reshape(y, [...x.shape.slice(0, -1), w.shape[1] as number]);
 }

@@ -1,3 +1,4 @@
+import type { Probe } from './probe.js';
 import type { Observer, Rule } from './rule.js';
 import type { StepMethod } from './step.js';
 import type { Transform } from './transform.js';
@@ -12,7 +13,9 @@ export interface Method {
   readonly rule?: Rule;
   /** Seam 1: observed products. */
   readonly observer?: Observer;
-  /** Seams 2 and 3: links that stand before the optimizer in the chain. */
+  /** Further passes over the batch of a step, before and after it. Need `train` or `stepper`. */
+  readonly probes?: readonly Probe[];
+  /** Seams 2 and 3: links that stand before the optimizer in the chain, or where they are listed in it. */
   readonly transforms?: readonly Transform[];
   /** Seam 4: the whole step. */
   readonly step?: StepMethod;

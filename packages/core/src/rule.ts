@@ -30,6 +30,8 @@ export interface Call<Plan = unknown> {
   count?(product: Product, multiplyAdds: number): void;
   /** The step. */
   readonly scope: Scope;
+  /** Rows of x that one example has: more than 1 where a dense x of higher rank was flattened. Default 1. */
+  readonly rowsPerExample?: number;
   /** What `rule.plan` returned. */
   plan?: Plan;
 }

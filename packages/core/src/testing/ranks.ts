@@ -44,14 +44,11 @@ function newRound(): Round {
   return { parts: [], complete, finish };
 }
 
-/**
- * Runs `body` on `size` ranks in this process, which wait for one another in every operation. The shortest thing that has
- * ranks with values of their own; it checks nothing, and a rank that fails lets the others wait, so the first failure
- * ends it. `localCluster` of `@frugal/cluster` does all that.
- */
-export async function runRanks<R>(size: number, body: (communicator: Communicator) => Promise<R>): Promise<R[]> {
+/** Ranks that meet in rounds; those of a split meet in rounds of their own. */
+function meeting(size: number): Communicator[] {
   const rounds: Round[] = [];
-  const ranks = Array.from({ length: size }, (_, rank): Communicator => {
+  const splits = new Map<string, Communicator[]>();
+  return Array.from({ length: size }, (_, rank): Communicator => {
     let turn = 0;
     const together = async (values: Numbers): Promise<Numbers[]> => {
       const round = (rounds[turn++] ??= newRound());
@@ -79,10 +76,25 @@ export async function runRanks<R>(size: number, body: (communicator: Communicato
         return from.map((source) => parts[source] as T);
       },
       barrier: () => together(new Int32Array(0)).then(() => undefined),
-      split: () => Promise.reject(new Error('runRanks has no split')),
+      async split(color) {
+        const colors = (await together(Int32Array.of(color))).map(([own]) => own);
+        const group = colors.flatMap((own, index) => (own === color ? [index] : []));
+        const key = `${turn}/${color}`;
+        const parts = splits.get(key) ?? meeting(group.length);
+        splits.set(key, parts);
+        return parts[group.indexOf(rank)] as Communicator;
+      },
     };
   });
-  return Promise.all(ranks.map(body));
+}
+
+/**
+ * Runs `body` on `size` ranks in this process, which wait for one another in every operation. The shortest thing that has
+ * ranks with values of their own; it checks nothing, and a rank that fails lets the others wait, so the first failure
+ * ends it. `localCluster` of `@frugal/cluster` does all that.
+ */
+export async function runRanks<R>(size: number, body: (communicator: Communicator) => Promise<R>): Promise<R[]> {
+  return Promise.all(meeting(size).map(body));
 }
 
 /** The gradient of the whole batch: the sum over ranks of share × gradient. `weigh` replaces the share, for controls. */
