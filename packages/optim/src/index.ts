@@ -23,6 +23,23 @@ export {
   type Observed,
   sine,
 } from './ensemble/index.js';
+export {
+  type Assignment,
+  assign,
+  type Distribution,
+  type FactorSizes,
+  kfac,
+  type KfacMethod,
+  type KfacOptions,
+  type KfacReport,
+  type LevenbergMarquardt,
+  levenbergMarquardt,
+  type LevenbergMarquardtOptions,
+  type PassedThrough,
+  type Phase,
+  type Placement,
+  type SentBytes,
+} from './kfac/index.js';
 export { type LarsOptions, lars } from './lars.js';
 export { constant } from './schedules/constant.js';
 export { type CosineOptions, cosine } from './schedules/cosine.js';
@@ -39,3 +56,5 @@ export { type RexOptions, rex } from './schedules/rex.js';
 export { type StepDecayOptions, stepDecay } from './schedules/step-decay.js';
 export { type WarmupOptions, warmup } from './schedules/warmup.js';
 export { type SgdOptions, sgd } from './sgd.js';
+export { type ShampooOptions, shampoo } from './shampoo.js';
+export { type SoapOptions, soap } from './soap.js';

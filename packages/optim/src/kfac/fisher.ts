@@ -1,0 +1,46 @@
+import { FrugalError, type Loss, type Probe } from '@frugal/core';
+import * as tf from '@tensorflow/tfjs';
+import type { Factors } from './factors.js';
+
+/** One-hot targets [B, K], drawn by the probabilities that these logits have. */
+function drawClasses(logits: tf.Tensor, seed: number): tf.Tensor {
+  const [, classes = 1] = logits.shape;
+  return tf.tidy(() => {
+    // The largest of logits with Gumbel noise is a draw from their softmax.
+    const uniform = tf.randomUniform(logits.shape, 1e-7, 1, 'float32', seed);
+    const noisy = tf.sub(logits, tf.log(tf.neg(tf.log(uniform))));
+    return tf.cast(tf.oneHot(tf.argMax(noisy, -1), classes), 'float32');
+  });
+}
+
+/** Targets drawn from the outputs' own distribution, for the losses of which it is known. */
+function draw(outputs: tf.Tensor, { name }: Loss, seed: number): tf.Tensor {
+  if (name === 'crossEntropy') return drawClasses(outputs, seed);
+  // ½ of the mean over outputs of squares is the negative log-likelihood of variance ½·size per example.
+  if (name === 'meanSquaredError') {
+    const deviation = Math.sqrt(outputs.size / (outputs.shape[0] as number) / 2);
+    return tf.tidy(() => tf.add(outputs, tf.randomNormal(outputs.shape, 0, deviation, 'float32', seed)));
+  }
+  throw new FrugalError(
+    'CONFIG',
+    `kfac: expected fisher 'sampled' with crossEntropy or meanSquaredError but the loss is ${name}. Use fisher: 'empirical'.`,
+  );
+}
+
+/** Factors of the true Fisher matrix: in a pass of its own, back from targets that the predictions gave. */
+export function sampledFisher(factors: Factors): Probe {
+  factors.watch(false);
+  return {
+    name: 'kfac',
+    before(passes, scope) {
+      if (!factors.due(scope.clock)) return;
+      factors.watch(true);
+      try {
+        const seed = scope.random('kfac', 'fisher').seed();
+        passes.backward((outputs) => draw(outputs, passes.loss, seed));
+      } finally {
+        factors.watch(false);
+      }
+    },
+  };
+}

@@ -1,0 +1,119 @@
+import {
+  chain,
+  clockAt,
+  linearAlgebra,
+  type Matrix,
+  openScope,
+  type Param,
+  stream,
+  type Transform,
+} from '@frugal/core';
+import * as tf from '@tensorflow/tfjs';
+import { paramOf } from './bench.js';
+
+/** The arithmetic of references: float64, in JavaScript on every engine. For tests only. */
+const library = await linearAlgebra('ml-matrix');
+
+/** A matrix by its elements. For tests only. */
+export function dense(rows: number, columns: number, at: (i: number, j: number) => number): Matrix {
+  return {
+    rows,
+    columns,
+    data: Float64Array.from({ length: rows * columns }, (_, k) => at(Math.floor(k / columns), k % columns)),
+  };
+}
+
+const get = (a: Matrix, i: number, j: number): number => a.data[i * a.columns + j] as number;
+
+/** Element by element. For tests only. */
+export const zip = (a: Matrix, b: Matrix, f: (x: number, y: number) => number): Matrix =>
+  dense(a.rows, a.columns, (i, j) => f(get(a, i, j), get(b, i, j)));
+
+/** Aᵀ. For tests only. */
+export const transposed = (a: Matrix): Matrix => dense(a.columns, a.rows, (i, j) => get(a, j, i));
+
+/** The product of matrices. For tests only. */
+export const times = (...factors: readonly Matrix[]): Matrix =>
+  factors.reduce((a, b) =>
+    dense(a.rows, b.columns, (i, j) => {
+      let sum = 0;
+      for (let k = 0; k < a.columns; k++) sum += get(a, i, k) * get(b, k, j);
+      return sum;
+    }),
+  );
+
+/** Eigenvectors of a symmetric matrix, ascending. For tests only. */
+export const basisOf = (a: Matrix): Matrix => library.symmetricEigen(a).vectors;
+
+/** (A + ε·λ_max·I)^power of a symmetric matrix. For tests only. */
+export function powerOf(a: Matrix, power: number, epsilon: number): Matrix {
+  const { values, vectors } = library.symmetricEigen(a);
+  const top = values.at(-1) as number;
+  const scaled = dense(a.rows, a.rows, (i, j) => get(vectors, i, j) * ((values[j] as number) + epsilon * top) ** power);
+  return times(scaled, transposed(vectors));
+}
+
+/** U·Vᵀ of G = U·Σ·Vᵀ. For tests only. */
+export function orthogonalised(g: Matrix): Matrix {
+  const { u, v } = library.thinSvd(g);
+  return times(u, transposed(v));
+}
+
+/** Standard normal numbers. For tests only. */
+export function normal(rows: number, columns: number, seed: number): Matrix {
+  const random = stream(seed, 'kronecker');
+  return dense(rows, columns, () => random.normal());
+}
+
+/** Runs a chain of links on weights, one step per entry of `gradients` (arrays by name). For tests only. */
+export function runChain(
+  links: readonly Transform[],
+  params: readonly Param[],
+  gradient: (step: number) => Readonly<Record<string, ArrayLike<number>>>,
+  [from, to]: readonly [number, number],
+): void {
+  const { init, apply } = chain(links);
+  if (from === 0) init(params);
+  for (let step = from; step < to; step++) {
+    tf.tidy(() => {
+      const gradients = gradient(step);
+      const updates = params.flatMap(({ name, value }) => {
+        const g = gradients[name];
+        return g ? [[name, tf.tensor(Float32Array.from(g), value.shape)] as const] : [];
+      });
+      apply(new Map(updates), params, openScope(clockAt(step, 100), 0));
+    });
+  }
+}
+
+/** A symmetric matrix of random eigenvectors whose eigenvalues fall from 1 to 1/condition. */
+function conditioned(n: number, condition: number, seed: number): Matrix {
+  const q = basisOf(times(normal(n, n, seed), transposed(normal(n, n, seed))));
+  const scaled = dense(n, n, (i, j) => get(q, i, j) * condition ** (-j / (n - 1)));
+  return times(scaled, transposed(q));
+}
+
+/** ½·|A·W·B − C|² after some steps from W = 0, relative to the start; A [8, 8], B [6, 6] of condition 10. For tests only. */
+export function quadratic(links: readonly Transform[], steps: number): number {
+  const [a, b, c] = [conditioned(8, 10, 1), conditioned(6, 10, 2), normal(8, 6, 3)];
+  const param = paramOf(new Array<number>(48).fill(0), [8, 6]);
+  const residual = (): Matrix => {
+    const w = param.value.dataSync();
+    return zip(
+      times(
+        a,
+        dense(8, 6, (i, j) => w[6 * i + j] as number),
+        b,
+      ),
+      c,
+      (x, y) => x - y,
+    );
+  };
+  const loss = ({ data }: Matrix): number => Math.hypot(...data) ** 2;
+  const start = loss(residual());
+  runChain(links, [param], () => ({ w: times(a, residual(), b).data }), [0, steps]);
+  const end = loss(residual());
+  param.value.dispose();
+  for (const link of links) link.dispose();
+  return end / start;
+}
