@@ -26,6 +26,8 @@ const expected: Record<string, RegExp> = {
   '08-ensemble.ts': /100 analyses, 10000 forward passes, members run batched\n(.|\n)*RMSE 0\.[01]\d+: below 0\.15/,
   '09-many-ranks.ts':
     /rank 0 of 1 trains on 60 of every 60 examples\nepoch 1 +loss 1\.\d+ .*\n(.|\n)*epoch 3 +loss 0\.[4-7]\d+ +test accuracy 0\.[6-8]/,
+  '10-kfac.ts':
+    /SGD +loss 2\.\d+ 1\.\d+ 1\.\d+ 0\.[78]\d+\nK-FAC +loss 2\.\d+ 1\.\d+ 0\.\d+ 0\.[34]\d+\nrank 0 of 1: 3 layers, decomposed 4 times, \d+ KiB held/,
 };
 
 const programs = readdirSync(folder).filter((name) => /^\d\d-.*\.ts$/.test(name));

@@ -3,6 +3,7 @@ import { decentralized } from './decentralized.js';
 import { engine } from './engine.js';
 import { ensemble } from './ensemble.js';
 import { feedback } from './feedback.js';
+import { kfacBench } from './kfac.js';
 import { mnist } from './mnist.js';
 import type { BenchOptions } from './options.js';
 import { smallData } from './small-data.js';
@@ -14,6 +15,7 @@ const benches: Record<string, (options: BenchOptions) => Promise<Results>> = {
   engine,
   ensemble,
   feedback,
+  kfac: kfacBench,
   mnist,
   'small-data': smallData,
   wire,

@@ -1,0 +1,157 @@
+import { slice } from '@frugal/core';
+import { cifar10, resnet20 } from '@frugal/models';
+import { kfac, type KfacMethod, sgd } from '@frugal/optim';
+import { linesChart } from '../lines.js';
+import { type Figures, round } from '../results.js';
+import { percent } from '../summary.js';
+import { type Course, type Mark, race, type Runner, secondsTo } from './race.js';
+
+const BATCH = 128;
+const DECAY = 5e-4;
+/** What K-FAC may fall short of SGD's last accuracy. */
+const MARGIN = 0.003;
+const RATES = { sgd: [0.05, 0.1, 0.2], kfac: [0.05, 0.1, 0.2] } as const;
+
+/** Both fall linearly to zero over their own epochs. */
+const falling = (rate: number): string => `${rate} * (1 - t)`;
+
+const withSgd = (rate: number, epochs: number): Runner => ({
+  key: 'sgd',
+  title: `SGD with momentum, rate ${rate}, ${epochs} epochs`,
+  epochs,
+  make: () => ({ optimizer: sgd({ learningRate: falling(rate), momentum: 0.9, weightDecay: DECAY }), methods: [] }),
+});
+
+function withKfac(rate: number, epochs: number, made?: (method: KfacMethod) => void): Runner {
+  return {
+    key: 'kfac',
+    title: `K-FAC, rate ${rate}, ${epochs} epochs`,
+    epochs,
+    make() {
+      const method = kfac({ learningRate: falling(rate), damping: 0.03, klClip: '0.01 * (1 - t)^2' });
+      made?.(method);
+      return { optimizer: sgd({ learningRate: falling(rate), momentum: 0.9, weightDecay: DECAY }), methods: [method] };
+    },
+  };
+}
+
+const tell = ({ title }: Runner, { epoch, seconds, loss, accuracy }: Mark): void => {
+  const line = `epoch ${epoch}, ${seconds.toFixed(0)} s, loss ${loss.toFixed(3)}, accuracy ${percent(accuracy, 2)}`;
+  process.stderr.write(`${title}: ${line}\n`);
+};
+
+/** The rate with the best last accuracy on a part of the training data. */
+async function tune(course: Course, rates: readonly number[], make: (rate: number) => Runner): Promise<number> {
+  if (rates.length === 1) return rates[0] as number;
+  let best = { rate: rates[0] as number, accuracy: -1 };
+  for (const rate of rates) {
+    const accuracy = [...(await race(course, [make(rate)], tell)).values()][0]?.at(-1)?.accuracy ?? 0;
+    if (accuracy > best.accuracy) best = { rate, accuracy };
+  }
+  return best.rate;
+}
+
+/** What the runs of one size are. */
+interface Plan {
+  /** Training examples. */
+  readonly examples: number;
+  readonly epochs: { readonly sgd: number; readonly kfac: number };
+  /** Rates to try on a part of the data; where there is one, it is taken. */
+  readonly rates: { readonly sgd: readonly number[]; readonly kfac: readonly number[] };
+}
+
+const PLANS: Record<'quick' | 'full', Plan> = {
+  quick: { examples: 50_000, epochs: { sgd: 10, kfac: 7 }, rates: { sgd: [0.1], kfac: [0.1] } },
+  full: { examples: 50_000, epochs: { sgd: 30, kfac: 20 }, rates: RATES },
+};
+const TUNING = { examples: 10_000, tests: 2000, epochs: 5 };
+
+async function data(): Promise<Awaited<ReturnType<typeof cifar10>> | string> {
+  try {
+    return await cifar10();
+  } catch (error) {
+    return `no CIFAR-10: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`;
+  }
+}
+
+/** The figures and rows of a race that is over. */
+function summarise(
+  marks: ReadonlyMap<string, readonly Mark[]>,
+  runners: readonly Runner[],
+  figures: Figures,
+): string[][] {
+  const ofSgd = marks.get('sgd') ?? [];
+  const target = (ofSgd.at(-1)?.accuracy ?? 1) - MARGIN;
+  const whole = ofSgd.at(-1)?.seconds ?? Number.NaN;
+  const rows = [['ResNet-20 on CIFAR-10', 'accuracy', 'seconds of steps', `seconds to ${percent(target, 2)}`]];
+  for (const { key, title } of runners) {
+    const of = marks.get(key) ?? [];
+    const [last, reached] = [of.at(-1) as Mark, secondsTo(of, target)];
+    figures[`cifar.${key}.accuracy`] = round(last.accuracy);
+    figures[`cifar.${key}.seconds`] = round(last.seconds, 1);
+    rows.push([title, percent(last.accuracy, 2), last.seconds.toFixed(0), reached?.toFixed(0) ?? 'not reached']);
+  }
+  const reached = secondsTo(marks.get('kfac') ?? [], target);
+  if (reached !== undefined) figures['cifar.time_ratio'] = round(reached / whole);
+  return rows;
+}
+
+function charts(marks: ReadonlyMap<string, readonly Mark[]>, runners: readonly Runner[]) {
+  const lines = (x: (mark: Mark) => number, y: (mark: Mark) => number) =>
+    runners.map(({ key, title }) => ({
+      name: title,
+      points: (marks.get(key) ?? []).map((mark) => [x(mark), y(mark)] as const),
+    }));
+  const caption =
+    'ResNet-20 on CIFAR-10, shifted and mirrored, batch 128. Both fall linearly to rate 0 over their own epochs.';
+  const accuracy = (mark: Mark): number => 100 * mark.accuracy;
+  return [
+    linesChart({
+      title: 'Accuracy over time',
+      caption,
+      x: 'seconds of training',
+      y: '% of the test set',
+      lines: lines((m) => m.seconds, accuracy),
+    }),
+    linesChart({
+      title: 'Accuracy over epochs',
+      caption,
+      x: 'epoch',
+      y: '% of the test set',
+      lines: lines((m) => m.epoch, accuracy),
+    }),
+    linesChart({
+      title: 'Loss over time',
+      caption,
+      x: 'seconds of training',
+      y: 'loss of the epoch',
+      lines: lines(
+        (m) => m.seconds,
+        (m) => m.loss,
+      ),
+    }),
+  ];
+}
+
+/** K-FAC against SGD on CIFAR-10 in interleaved blocks of steps; or the reason why not. */
+export async function cifarRuns(quick: boolean, seed: number, figures: Figures) {
+  const sets = await data();
+  if (typeof sets === 'string') return sets;
+  const { examples, epochs, rates } = PLANS[quick ? 'quick' : 'full'];
+  const course = { model: (of: number) => resnet20({ seed: of }), batchSize: BATCH, seed };
+  const part = { ...course, train: slice(sets.train, 0, TUNING.examples), test: slice(sets.test, 0, TUNING.tests) };
+  const tuned = {
+    sgd: await tune(part, rates.sgd, (rate) => withSgd(rate, TUNING.epochs)),
+    kfac: await tune(part, rates.kfac, (rate) => withKfac(rate, TUNING.epochs)),
+  };
+  const methods: KfacMethod[] = [];
+  const runners = [withSgd(tuned.sgd, epochs.sgd), withKfac(tuned.kfac, epochs.kfac, (method) => methods.push(method))];
+  const marks = await race({ ...course, train: slice(sets.train, 0, examples), test: sets.test }, runners, tell);
+  const rows = summarise(marks, runners, figures);
+  figures['cifar.sgd.rate'] = tuned.sgd;
+  figures['cifar.kfac.rate'] = tuned.kfac;
+  for (const [phase, ms] of Object.entries(methods[0]?.report().milliseconds ?? {})) {
+    figures[`cifar.kfac.${phase}_seconds`] = round(ms / 1000, 1);
+  }
+  return { rows, charts: charts(marks, runners) };
+}
