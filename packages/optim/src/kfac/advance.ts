@@ -126,9 +126,11 @@ function* precondition(
 ): Waiting<Map<Layer, tf.Tensor2D>> {
   const started = performance.now();
   const chosen = (team?.layers ?? layers.map((_, i) => i)).filter((i) => updates.has((layers[i] as Layer).kernel.name));
-  const own = tf.tidy(() =>
-    chosen.map((i) => decompositions.precondition(i, gradientOf(layers[i] as Layer, updates) as tf.Tensor2D, damping)),
-  );
+  const own = tf.tidy(() => {
+    const gradients = new Map(chosen.map((i) => [i, gradientOf(layers[i] as Layer, updates) as tf.Tensor2D]));
+    const preconditioned = decompositions.precondition(gradients, damping);
+    return chosen.map((i) => preconditioned.get(i) as tf.Tensor2D);
+  });
   clockwork.add('precondition', started);
   if (!team?.sends) return new Map(chosen.map((i, k) => [layers[i] as Layer, own[k] as tf.Tensor2D]));
   const exchanging = performance.now();

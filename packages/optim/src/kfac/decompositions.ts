@@ -23,10 +23,13 @@ export interface Decompositions {
   start(keys: readonly FactorKey[], factors: readonly FactorPair[], damping: number): void;
   /** Waits for what was begun. */
   join(): Solved[];
-  /** Takes results into use in place of those of the same factors. */
+  /** Takes results into use in place of those of the same factors: of a side, those of all layers that are held, at once. */
   install(solved: readonly Solved[]): void;
-  /** P of ∇ [a, g] of a layer whose factors are installed. Inside `tf.tidy`. */
-  precondition(layer: number, gradient: tf.Tensor2D, damping: number): tf.Tensor2D;
+  /**
+   * P of ∇ [a, g] of layers whose factors are installed, by index; layers of equal sizes go through the products together.
+   * Inside `tf.tidy`.
+   */
+  precondition(gradients: ReadonlyMap<number, tf.Tensor2D>, damping: number): Map<number, tf.Tensor2D>;
   /** Bytes of what is installed. */
   bytes(): number;
   dispose(): void;
@@ -51,12 +54,58 @@ export function splitDamping(a: Matrix, g: Matrix, damping: number): { a: number
   return { a: pi * Math.sqrt(damping), g: Math.sqrt(damping) / pi };
 }
 
+/** Layers of equal sizes, and what is installed of their factors, stacked in their order. */
+interface Group {
+  readonly layers: readonly number[];
+  /** Those that this process holds. */
+  members: readonly number[];
+  readonly a: tf.Tensor[];
+  readonly g: tf.Tensor[];
+}
+
+function groupsOf(layers: readonly Layer[]): Group[] {
+  const bySize = new Map<string, number[]>();
+  for (const [i, { a, g }] of layers.entries()) {
+    const key = `${a}, ${g}`;
+    bySize.set(key, [...(bySize.get(key) ?? []), i]);
+  }
+  return [...bySize.values()].map((of) => ({ layers: of, members: [], a: [], g: [] }));
+}
+
+/** Replaces one side of a group by what was solved of it, if anything. */
+function replaceSide(group: Group, side: FactorKey['side'], solved: readonly Solved[], form: Form, n: number): void {
+  const own = solved.filter(({ key }) => key.side === side && group.layers.includes(key.layer));
+  if (own.length === 0) return;
+  own.sort((x, y) => x.key.layer - y.key.layer);
+  group.members = own.map(({ key }) => key.layer);
+  tf.dispose(group[side]);
+  const opened = form.open(
+    own.map(({ values }) => values),
+    n,
+  );
+  group[side].splice(0, Infinity, ...opened.map((tensor) => tf.keep(tensor)));
+}
+
+/** P of the members of a group; those without a gradient have one of zeros. */
+function* throughGroup(
+  { members, a, g }: Group,
+  gradients: ReadonlyMap<number, tf.Tensor2D>,
+  form: Form,
+  damping: number,
+): Generator<[number, tf.Tensor2D]> {
+  const shape = members.map((layer) => gradients.get(layer)).find((gradient) => gradient)?.shape;
+  if (!shape) return;
+  const all = members.map((layer) => gradients.get(layer) ?? tf.zeros<tf.Rank.R2>(shape));
+  const preconditioned = form.precondition(tf.stack(all) as tf.Tensor3D, a, g, damping);
+  const parts = tf.unstack(preconditioned) as tf.Tensor2D[];
+  for (const [i, layer] of members.entries()) if (gradients.has(layer)) yield [layer, parts[i] as tf.Tensor2D];
+}
+
 /** Holds the decompositions of these layers in one form. */
 export function createDecompositions(form: Form, layers: readonly Layer[]): Decompositions {
-  const installed = layers.map(() => ({ a: [] as tf.Tensor[], g: [] as tf.Tensor[] }));
+  const groups = groupsOf(layers);
   let begun: { readonly key: FactorKey; readonly join: () => Float32Array }[] = [];
   let algebra: LinearAlgebra | undefined;
-  const sizeOf = ({ layer, side }: FactorKey): number => (layers[layer] as Layer)[side];
   return {
     start(keys, factors, damping) {
       algebra ??= openedAlgebra('kfac');
@@ -73,19 +122,17 @@ export function createDecompositions(form: Form, layers: readonly Layer[]): Deco
       return solved;
     },
     install(solved) {
-      for (const { key, values } of solved) {
-        const slot = installed[key.layer] as Record<FactorKey['side'], tf.Tensor[]>;
-        tf.dispose(slot[key.side]);
-        slot[key.side] = form.open(values, sizeOf(key)).map((tensor) => tf.keep(tensor));
+      for (const group of groups) {
+        const { a, g } = layers[group.layers[0] as number] as Layer;
+        replaceSide(group, 'a', solved, form, a);
+        replaceSide(group, 'g', solved, form, g);
       }
     },
-    precondition(layer, gradient, damping) {
-      const { a, g } = installed[layer] as { a: tf.Tensor[]; g: tf.Tensor[] };
-      return form.precondition(gradient, a, g, damping);
-    },
-    bytes: () => 4 * installed.flatMap(({ a, g }) => [...a, ...g]).reduce((sum, { size }) => sum + size, 0),
+    precondition: (gradients, damping) =>
+      new Map(groups.flatMap((group) => [...throughGroup(group, gradients, form, damping)])),
+    bytes: () => 4 * groups.flatMap(({ a, g }) => [...a, ...g]).reduce((sum, { size }) => sum + size, 0),
     dispose() {
-      for (const { a, g } of installed) tf.dispose([...a, ...g]);
+      for (const { a, g } of groups) tf.dispose([...a, ...g]);
     },
   };
 }

@@ -1,6 +1,6 @@
 import type { LinearAlgebra, Matrix } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import type { Form } from './form.js';
+import { type Form, stacked } from './form.js';
 
 /**
  * A = Q_A·diag(λ_A)·Q_Aᵀ, G alike, eigenvalues below 0 taken as 0:
@@ -26,12 +26,11 @@ export const eigenForm: Form = {
       return solved;
     };
   },
-  open(solved, n) {
-    return [tf.tensor2d(solved.slice(0, n * n), [n, n]), tf.tensor1d(solved.slice(n * n))];
-  },
-  precondition(gradient, [qa, la], [qg, lg], damping) {
-    const turned = tf.matMul(tf.matMul(qa as tf.Tensor2D, gradient, true), qg as tf.Tensor2D);
-    const divisor = tf.add(tf.outerProduct(la as tf.Tensor1D, lg as tf.Tensor1D), damping);
-    return tf.matMul(tf.matMul(qa as tf.Tensor2D, tf.div(turned, divisor)), qg as tf.Tensor2D, false, true);
+  open: (solved, n) => [stacked(solved, [0, n * n], [n, n]), stacked(solved, [n * n, n * n + n], [n])],
+  precondition(gradients, [qa, la], [qg, lg], damping) {
+    const [left, right] = [qa as tf.Tensor3D, qg as tf.Tensor3D];
+    const turned = tf.matMul(tf.matMul(left, gradients, true), right);
+    const divisor = tf.add(tf.mul(tf.expandDims(la as tf.Tensor, 2), tf.expandDims(lg as tf.Tensor, 1)), damping);
+    return tf.matMul(tf.matMul(left, tf.div(turned, divisor)), right, false, true);
   },
 };

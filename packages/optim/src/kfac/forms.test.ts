@@ -50,7 +50,10 @@ await describeEngines('forms', () => {
       const [left, right] = [form.start(algebra, matrixOf(a), parts.a)(), form.start(algebra, matrixOf(g), parts.g)()];
       expect([left.length, right.length]).toEqual([form.length(5), form.length(3)]);
       return tf.tidy(() =>
-        form.precondition(tf.tensor2d(gradient), form.open(left, 5), form.open(right, 3), damping).arraySync(),
+        form
+          .precondition(tf.tensor3d([gradient]), form.open([left], 5), form.open([right], 3), damping)
+          .squeeze<tf.Tensor2D>([0])
+          .arraySync(),
       );
     }
 
@@ -76,7 +79,7 @@ await describeEngines('forms', () => {
           ]),
           0,
         )();
-        return eigenForm.open(values, 2).map((tensor) => [...tensor.dataSync()]);
+        return eigenForm.open([values], 2).map((tensor) => [...tensor.dataSync()]);
       });
       expect(relativeError(tensors[1]!, [0, 3])).toBeLessThan(1e-6);
     });
@@ -87,7 +90,13 @@ await describeEngines('forms', () => {
     const sizes = { a: 2, g: 1 };
     const held = createDecompositions(eigenForm, [sizes as unknown as Layer]);
     const before = tf.memory().numTensors;
-    const p = (): number[] => tf.tidy(() => [...held.precondition(0, tf.tensor2d([[1], [1]]), 1).dataSync()]);
+    const p = (): number[] =>
+      tf.tidy(() => [
+        ...held
+          .precondition(new Map([[0, tf.tensor2d([[1], [1]])]]), 1)
+          .get(0)!
+          .dataSync(),
+      ]);
     const pair = (a: number, g: number) => ({ a: tf.tensor2d([a, 0, 0, 0], [2, 2]), g: tf.tensor2d([[g]]) });
     const keys = [
       { layer: 0, side: 'a' },
@@ -110,6 +119,37 @@ await describeEngines('forms', () => {
     tf.dispose([first, second].flatMap(({ a, g }) => [a, g]));
     expect(tf.memory().numTensors).toBe(before);
   });
+});
+
+test('layers of equal sizes go together, and a layer without gradient is left out', async () => {
+  await linearAlgebra();
+  const layer = { a: 1, g: 1 } as unknown as Layer;
+  const held = createDecompositions(eigenForm, [layer, { a: 2, g: 1 } as unknown as Layer, layer]);
+  const pair = (a: number[], g: number) => ({
+    a: tf.tidy(() => tf.diag(tf.tensor1d(a)) as tf.Tensor2D),
+    g: tf.tensor2d([[g]]),
+  });
+  const factors = [pair([1], 1), pair([1, 3], 1), pair([7], 1)];
+  const keys = factors.flatMap((_, i) => (['a', 'g'] as const).map((side) => ({ layer: i, side })));
+  held.start(keys, factors, 1);
+  held.install(held.join());
+  tf.tidy(() => {
+    const ones = (rows: number): tf.Tensor2D => tf.ones([rows, 1]);
+    const all = held.precondition(
+      new Map([
+        [0, ones(1)],
+        [1, ones(2)],
+        [2, ones(1)],
+      ]),
+      1,
+    );
+    expect([0, 1, 2].map((i) => [...all.get(i)!.dataSync()])).toEqual([[0.5], [0.5, 0.25], [0.125]]);
+    const some = held.precondition(new Map([[2, ones(1)]]), 1);
+    expect([...some.keys()]).toEqual([2]);
+    expect([...some.get(2)!.dataSync()]).toEqual([0.125]);
+  });
+  held.dispose();
+  tf.dispose(factors.flatMap(({ a, g }) => [a, g]));
 });
 
 test('the damping is split so that scales do not matter', () => {

@@ -1,6 +1,6 @@
 import type { LinearAlgebra, Matrix } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import type { Form } from './form.js';
+import { type Form, stacked } from './form.js';
 
 function identity(n: number): Matrix {
   const data = new Float64Array(n * n);
@@ -24,6 +24,6 @@ export const inverseForm: Form = {
   length: (n) => n * n,
   start: (algebra: LinearAlgebra, factor: Matrix, damping: number) => () =>
     Float32Array.from(algebra.choleskySolve(algebra.cholesky(damped(factor, damping)), identity(factor.rows)).data),
-  open: (solved, n) => [tf.tensor2d(solved.slice(), [n, n])],
-  precondition: (gradient, [a], [g]) => tf.matMul(tf.matMul(a as tf.Tensor2D, gradient), g as tf.Tensor2D),
+  open: (solved, n) => [stacked(solved, [0, n * n], [n, n])],
+  precondition: (gradients, [a], [g]) => tf.matMul(tf.matMul(a as tf.Tensor3D, gradients), g as tf.Tensor3D),
 };
