@@ -8,7 +8,7 @@ const EPOCHS = 20;
 const BATCH = 100;
 const SGD_RATES = [0.01, 0.03, 0.1, 0.3, 1];
 /** With a clip the rate hardly matters: κ sets the length of a step. As many trials as SGD has. */
-const CLIPS = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
+const CLIPS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2];
 const KFAC_RATE = 0.1;
 const INTERVALS = [1, 10, 50, 100];
 const SHOWN = [1, 5, 10, 20];

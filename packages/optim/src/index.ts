@@ -27,6 +27,8 @@ export {
   type Assignment,
   assign,
   type Distribution,
+  ekfac,
+  type EkfacOptions,
   type FactorSizes,
   kfac,
   type KfacMethod,

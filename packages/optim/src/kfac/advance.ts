@@ -35,7 +35,11 @@ function unseen(): never {
 }
 
 /** Running averages of factors, with those of this step's examples on all ranks. */
-function* absorb({ factors, counts, clockwork }: Parts, scope: Scope, team: Team | undefined): Waiting<void> {
+function* absorb(
+  { factors, counts, clockwork, corrections }: Parts,
+  scope: Scope,
+  team: Team | undefined,
+): Waiting<void> {
   const started = performance.now();
   const { updates } = counts.now();
   if (team) {
@@ -47,6 +51,7 @@ function* absorb({ factors, counts, clockwork }: Parts, scope: Scope, team: Team
   } else {
     tf.tidy(() => factors.average(factors.batch(scope) ?? unseen(), scope.clock, updates));
   }
+  if (corrections) tf.tidy(() => corrections.average(scope, scope.clock));
   counts.write({ updates: updates + 1 });
   clockwork.add('factors', started);
 }
@@ -77,10 +82,22 @@ function* install({ decompositions, clockwork }: Parts, team: Team | undefined):
   decompositions.install(solved);
 }
 
+/** The bases have changed, so their second moments begin at what K-FAC takes for them. */
+function resetCorrections({ corrections, decompositions, layers }: Parts): void {
+  if (!corrections) return;
+  tf.tidy(() => {
+    for (const i of layers.keys()) {
+      const { a, g } = decompositions.of(i) as { a: tf.Tensor[]; g: tf.Tensor[] };
+      corrections.reset(new Map([[i, tf.outerProduct(a[1] as tf.Tensor1D, g[1] as tf.Tensor1D)]]));
+    }
+  });
+}
+
 /** Takes into use what was begun on the averages of now, and remembers them as decomposed. */
 function* finish(parts: Parts, team: Team | undefined): Waiting<void> {
   yield* install(parts, team);
   parts.factors.remember();
+  resetCorrections(parts);
   const { begun, damping } = parts.counts.now();
   parts.counts.write({ installed: begun, installedDamping: damping });
 }
@@ -119,7 +136,7 @@ function* refresh(parts: Parts, scope: Scope, damping: number, team: Team | unde
 
 /** P of the layers that have a gradient, those of this rank; on many ranks of all, from the others. */
 function* precondition(
-  { decompositions, layers, clockwork }: Parts,
+  { decompositions, layers, clockwork, corrections }: Parts,
   updates: Updates,
   damping: number,
   team: Team | undefined,
@@ -128,7 +145,7 @@ function* precondition(
   const chosen = (team?.layers ?? layers.map((_, i) => i)).filter((i) => updates.has((layers[i] as Layer).kernel.name));
   const own = tf.tidy(() => {
     const gradients = new Map(chosen.map((i) => [i, gradientOf(layers[i] as Layer, updates) as tf.Tensor2D]));
-    const preconditioned = decompositions.precondition(gradients, damping);
+    const preconditioned = decompositions.precondition(gradients, damping, corrections);
     return chosen.map((i) => preconditioned.get(i) as tf.Tensor2D);
   });
   clockwork.add('precondition', started);

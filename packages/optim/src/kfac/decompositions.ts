@@ -1,5 +1,6 @@
 import { type LinearAlgebra, type Matrix, openedAlgebra } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
+import type { Corrections } from './corrections.js';
 import type { FactorPair } from './factors.js';
 import type { Form } from './form.js';
 import type { Layer } from './layers.js';
@@ -29,7 +30,13 @@ export interface Decompositions {
    * P of ∇ [a, g] of layers whose factors are installed, by index; layers of equal sizes go through the products together.
    * Inside `tf.tidy`.
    */
-  precondition(gradients: ReadonlyMap<number, tf.Tensor2D>, damping: number): Map<number, tf.Tensor2D>;
+  precondition(
+    gradients: ReadonlyMap<number, tf.Tensor2D>,
+    damping: number,
+    corrections?: Corrections,
+  ): Map<number, tf.Tensor2D>;
+  /** What the form has of the factors of a layer; undefined before that is installed. Inside `tf.tidy`. */
+  of(layer: number): { readonly a: readonly tf.Tensor[]; readonly g: readonly tf.Tensor[] } | undefined;
   /** Bytes of what is installed. */
   bytes(): number;
   dispose(): void;
@@ -90,13 +97,13 @@ function replaceSide(group: Group, side: FactorKey['side'], solved: readonly Sol
 function* throughGroup(
   { members, a, g }: Group,
   gradients: ReadonlyMap<number, tf.Tensor2D>,
-  form: Form,
-  damping: number,
+  { form, damping, corrections }: { form: Form; damping: number; corrections: Corrections | undefined },
 ): Generator<[number, tf.Tensor2D]> {
   const shape = members.map((layer) => gradients.get(layer)).find((gradient) => gradient)?.shape;
   if (!shape) return;
   const all = members.map((layer) => gradients.get(layer) ?? tf.zeros<tf.Rank.R2>(shape));
-  const preconditioned = form.precondition(tf.stack(all) as tf.Tensor3D, a, g, damping);
+  const moments = corrections && (tf.stack(members.map((layer) => corrections.of(layer))) as tf.Tensor3D);
+  const preconditioned = form.precondition(tf.stack(all) as tf.Tensor3D, a, g, damping, moments);
   const parts = tf.unstack(preconditioned) as tf.Tensor2D[];
   for (const [i, layer] of members.entries()) if (gradients.has(layer)) yield [layer, parts[i] as tf.Tensor2D];
 }
@@ -128,8 +135,15 @@ export function createDecompositions(form: Form, layers: readonly Layer[]): Deco
         replaceSide(group, 'g', solved, form, g);
       }
     },
-    precondition: (gradients, damping) =>
-      new Map(groups.flatMap((group) => [...throughGroup(group, gradients, form, damping)])),
+    precondition: (gradients, damping, corrections) =>
+      new Map(groups.flatMap((group) => [...throughGroup(group, gradients, { form, damping, corrections })])),
+    of(layer) {
+      const group = groups.find(({ members }) => members.includes(layer));
+      if (!group) return undefined;
+      const at = group.members.indexOf(layer);
+      const own = (tensor: tf.Tensor): tf.Tensor => tf.squeeze(tf.slice(tensor, at, 1), [0]);
+      return { a: group.a.map(own), g: group.g.map(own) };
+    },
     bytes: () => 4 * groups.flatMap(({ a, g }) => [...a, ...g]).reduce((sum, { size }) => sum + size, 0),
     dispose() {
       for (const { a, g } of groups) tf.dispose([...a, ...g]);

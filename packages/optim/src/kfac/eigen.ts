@@ -27,10 +27,11 @@ export const eigenForm: Form = {
     };
   },
   open: (solved, n) => [stacked(solved, [0, n * n], [n, n]), stacked(solved, [n * n, n * n + n], [n])],
-  precondition(gradients, [qa, la], [qg, lg], damping) {
+  precondition(gradients, [qa, la], [qg, lg], damping, moments) {
     const [left, right] = [qa as tf.Tensor3D, qg as tf.Tensor3D];
     const turned = tf.matMul(tf.matMul(left, gradients, true), right);
-    const divisor = tf.add(tf.mul(tf.expandDims(la as tf.Tensor, 2), tf.expandDims(lg as tf.Tensor, 1)), damping);
+    const products = moments ?? tf.mul(tf.expandDims(la as tf.Tensor, 2), tf.expandDims(lg as tf.Tensor, 1));
+    const divisor = tf.add(products, damping);
     return tf.matMul(tf.matMul(left, tf.div(turned, divisor)), right, false, true);
   },
 };

@@ -1,7 +1,7 @@
 import { type Clock, movingAverage, type Observer, type Scope, type State } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import type { Layer } from './layers.js';
-import { openObserver } from './observe.js';
+import { type OnBackward, openObserver } from './observe.js';
 import type { Settings } from './options.js';
 
 /** A [a, a] and G [g, g] of a layer. */
@@ -77,10 +77,10 @@ function createPairs(start: Settings['start']): Pairs {
 }
 
 /** Makes the factors of a run. */
-export function createFactors(settings: Settings): Factors {
+export function createFactors(settings: Settings, also?: OnBackward): Factors {
   const { start, decay, lossReduction } = settings;
   const due = (clock: Clock): boolean => clock.step % Math.max(1, Math.round(settings.factorEvery(clock))) === 0;
-  const { observer, watch, sums } = openObserver(settings, due);
+  const { observer, watch, sums } = openObserver(settings, due, also);
   const [averages, decomposed] = [createPairs(start), createPairs(start)];
   let layers: readonly Layer[] = [];
   const pairOf = ({ site, a: size }: Layer, scope: Scope): FactorPair[] => {

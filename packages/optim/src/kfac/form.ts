@@ -15,8 +15,17 @@ export interface Form {
   start(algebra: LinearAlgebra, factor: Matrix, damping: number): () => Float32Array;
   /** The numbers of k factors of one size as tensors, stacked along their first axis; they are the caller's. */
   open(solved: readonly Float32Array[], n: number): tf.Tensor[];
-  /** P of k gradients ∇ [k, a, g] and what `open` gave of their A and G: in products of stacks. */
-  precondition(gradients: tf.Tensor3D, a: readonly tf.Tensor[], g: readonly tf.Tensor[], damping: number): tf.Tensor3D;
+  /**
+   * P of k gradients ∇ [k, a, g] and what `open` gave of their A and G: in products of stacks. `moments` [k, a, g] stand in place
+   * of λ_A·λ_Gᵀ, where a form has these.
+   */
+  precondition(
+    gradients: tf.Tensor3D,
+    a: readonly tf.Tensor[],
+    g: readonly tf.Tensor[],
+    damping: number,
+    moments?: tf.Tensor3D,
+  ): tf.Tensor3D;
 }
 
 /** Numbers from `from` to `to` of each vector as one tensor. */

@@ -1,5 +1,6 @@
 export type { Phase } from './clockwork.js';
 export { assign, type Assignment, type Distribution, type FactorSizes, type Placement } from './distribution.js';
+export { ekfac, type EkfacOptions } from './ekfac.js';
 export { kfac, type KfacMethod } from './kfac.js';
 export type { PassedThrough } from './layers.js';
 export { type LevenbergMarquardt, levenbergMarquardt, type LevenbergMarquardtOptions } from './levenberg-marquardt.js';

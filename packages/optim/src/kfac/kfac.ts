@@ -2,7 +2,7 @@ import type { ExchangeTransform, LocalTransform, Method, Probe, Transform } from
 import { advance, runAwaiting, runNow } from './advance.js';
 import { sampledFisher } from './fisher.js';
 import { type Opened, open } from './opened.js';
-import { type KfacOptions, settle } from './options.js';
+import { type KfacOptions, settle, type Settings } from './options.js';
 import type { KfacReport } from './report.js';
 
 /** K-FAC as a method. */
@@ -88,15 +88,19 @@ function exchangeLink(opened: Opened): ExchangeTransform {
  * ```
  */
 export function kfac(options: KfacOptions = {}): KfacMethod {
-  const settings = settle(options);
+  return methodOf('kfac', SOURCE, settle(options));
+}
+
+/** The method of these settings. */
+export function methodOf(name: string, source: string, settings: Settings): KfacMethod {
   const opened = open(settings);
   const link = settings.distribution ? exchangeLink(opened) : localLink(opened);
   const probes: Probe[] = [];
   if (settings.fisher === 'sampled') probes.push(sampledFisher(opened.factors));
   if (opened.adaptive) probes.push(opened.adaptive.probe);
   return {
-    name: 'kfac',
-    source: SOURCE,
+    name,
+    source,
     observer: opened.factors.observer,
     transforms: [link],
     probes,

@@ -24,12 +24,16 @@ export interface Sums extends Readonly<Seen> {
   readonly g: tf.Tensor;
 }
 
+/** What sees a call. */
+export type OnBackward = (call: Call, x: tf.Tensor, dy: tf.Tensor) => void;
+
 /** Looks at x and dY of every call, and keeps Σ a·aᵀ and Σ dY·dYᵀ until the end of the step. */
-export function openObserver(settings: Settings, due: (clock: Clock) => boolean) {
+export function openObserver(settings: Settings, due: (clock: Clock) => boolean, also: OnBackward | undefined) {
   // By the kept Σ a·aᵀ, so that it ends with the step.
   const seen = new WeakMap<tf.Tensor, Seen>();
   let on = true;
-  const onBackward = ({ site, scope, rowsPerExample = 1 }: Call, x: tf.Tensor, dy: tf.Tensor): void => {
+  const onBackward: OnBackward = (call, x, dy) => {
+    const { site, scope, rowsPerExample = 1 } = call;
     if (!on || !due(scope.clock) || refusal(site, settings) !== undefined) return;
     const { geometry, kernel } = site;
     const [nameA, nameG] = [tensorName('A', site.name), tensorName('G', site.name)];
@@ -41,6 +45,7 @@ export function openObserver(settings: Settings, due: (clock: Clock) => boolean)
     keepSum(scope, nameA, gram(x, { ones: site.bias !== undefined, ...(window && { window }) }));
     keepSum(scope, nameG, gram(dy));
     seen.set(scope.get(nameA) as tf.Tensor, { examples, positions });
+    also?.(call, x, dy);
   };
   return {
     observer: { name: 'kfac', onBackward } satisfies Observer,

@@ -1,5 +1,7 @@
 import type { Communicator, Param, Schedule, State } from '@frugal/core';
+import type * as tf from '@tensorflow/tfjs';
 import { createClockwork } from './clockwork.js';
+import { type Basis, createCorrections } from './corrections.js';
 import { createCounts } from './counts.js';
 import { createDecompositions } from './decompositions.js';
 import { eigenForm } from './eigen.js';
@@ -38,37 +40,55 @@ interface Run {
   team?: { readonly communicator: Communicator; readonly team: Team };
 }
 
+/** The eigenbasis of a site, once it is installed. */
+function basisOf({ layers, decompositions }: Parts, site: string): Basis | undefined {
+  const index = layers.findIndex((layer) => layer.site.name === site);
+  const { a, g } = decompositions.of(index) ?? { a: [], g: [] };
+  return a[0] && g[0] ? { a: a[0] as tf.Tensor2D, g: g[0] as tf.Tensor2D } : undefined;
+}
+
 /** The parts of a run that stay over several. */
 function lasting(settings: Settings) {
-  const { damping } = settings;
-  const factors = createFactors(settings);
+  const { damping, correction, decay, lossReduction } = settings;
+  let current: Parts | undefined;
+  const corrections =
+    correction &&
+    createCorrections({
+      ...correction,
+      decay,
+      lossReduction,
+      basis: (site) => (current ? basisOf(current, site) : undefined),
+    });
+  const factors = createFactors(settings, corrections?.observe);
   const counts = createCounts('kfac/counts');
   const adaptive = isAdaptive(damping) ? createAdaptiveDamping(damping) : undefined;
   const form = settings.form === 'eigen' ? eigenForm : inverseForm;
   const gamma: Schedule = isAdaptive(damping) ? () => (adaptive as AdaptiveDamping).value() : damping;
-  const partsOf = (layers: readonly Layer[]): Parts => ({
-    settings,
-    layers,
-    factors,
-    counts,
-    damping: gamma,
-    clockwork: createClockwork(),
-    form,
-    decompositions: createDecompositions(form, layers),
-  });
-  return { factors, counts, adaptive, gamma, partsOf };
+  const partsOf = (layers: readonly Layer[]): Parts =>
+    (current = {
+      settings,
+      layers,
+      factors,
+      counts,
+      damping: gamma,
+      clockwork: createClockwork(),
+      form,
+      decompositions: createDecompositions(form, layers),
+      corrections,
+    });
+  return { factors, counts, adaptive, gamma, corrections, partsOf };
 }
 
 /** Opens what the options ask for; nothing is made before init. */
 export function open(settings: Settings): Opened {
-  const { factors, counts, adaptive, gamma, partsOf } = lasting(settings);
+  const { factors, counts, adaptive, gamma, corrections, partsOf } = lasting(settings);
   let run: Run | undefined;
   let last = NOTHING;
   const report = (): KfacReport => (run ? reportOf(run.parts, run.passed, run.team?.team) : last);
   const dispose = (): void => {
     last = report();
     run?.parts.decompositions.dispose();
-    for (const part of [factors, counts, adaptive]) part?.dispose();
+    for (const part of [factors, counts, adaptive, corrections]) part?.dispose();
     run = undefined;
   };
   const init = (params: readonly Param[]): Parts => {
@@ -77,6 +97,7 @@ export function open(settings: Settings): Opened {
     factors.init(layers);
     counts.init();
     adaptive?.init(layers, factors.averages, params);
+    corrections?.init(layers);
     run = { parts: partsOf(layers), passed };
     return run.parts;
   };
@@ -93,7 +114,8 @@ export function open(settings: Settings): Opened {
       }
       return run.team.team;
     },
-    state: () => new Map([...factors.state(), ...counts.state(), ...(adaptive?.state() ?? [])]),
+    state: () =>
+      new Map([...factors.state(), ...counts.state(), ...(adaptive?.state() ?? []), ...(corrections?.state() ?? [])]),
     report,
     dispose,
   };

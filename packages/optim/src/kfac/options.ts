@@ -83,6 +83,8 @@ export interface Settings {
   readonly lossReduction: 'mean' | 'sum';
   readonly overlap: boolean;
   readonly distribution: Required<Distribution> | undefined;
+  /** Second moments in the eigenbasis, of so many examples of a batch: EK-FAC. */
+  readonly correction?: { readonly examples: number };
 }
 
 const every = (name: string, value: Hyper): Schedule => hyper('kfac', name, value, { min: 1 });

@@ -1,5 +1,6 @@
 import type { Schedule } from '@frugal/core';
 import type { Clockwork } from './clockwork.js';
+import type { Corrections } from './corrections.js';
 import type { KeptCounts } from './counts.js';
 import type { Decompositions } from './decompositions.js';
 import type { Factors } from './factors.js';
@@ -18,4 +19,6 @@ export interface Parts {
   readonly damping: Schedule;
   readonly clockwork: Clockwork;
   readonly form: Form;
+  /** S of each layer in place of λ_A·λ_Gᵀ, for EK-FAC. */
+  readonly corrections: Corrections | undefined;
 }
