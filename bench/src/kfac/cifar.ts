@@ -54,7 +54,7 @@ async function tune(course: Course, trials: readonly number[], make: (setting: n
 }
 
 /** Epochs of both; K-FAC has fewer, at the end of which its rate is zero. */
-const EPOCHS = { quick: { sgd: 10, kfac: 7 }, full: { sgd: 30, kfac: 21 } } as const;
+const EPOCHS = { quick: { sgd: 10, kfac: 6 }, full: { sgd: 30, kfac: 18 } } as const;
 const TUNING = { examples: 5000, tests: 2000, epochs: 5 };
 
 async function data(): Promise<Awaited<ReturnType<typeof cifar10>> | string> {
