@@ -47,6 +47,43 @@ test.each(programs)(
   180_000,
 );
 
+/** What a program prints after `K-FAC`, run by these arguments of node, or by a launcher before them. */
+async function losses(args: readonly string[], launcher: readonly string[] = []): Promise<number[]> {
+  const node = [
+    process.execPath,
+    '--conditions=@frugal/source',
+    '--import',
+    'tsx',
+    join(folder, '10-kfac.ts'),
+    ...args,
+  ];
+  const [file = '', ...rest] = [...launcher, ...node];
+  const { stdout } = await run(file, rest, { cwd: join(folder, '..'), timeout: 170_000 });
+  return (/K-FAC +loss (.*)/.exec(stdout)?.[1] ?? '').split(' ').map(Number);
+}
+
+const mpirun = ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2'];
+const hasMpi = await run('mpirun', ['--version']).then(
+  ({ stdout }) => stdout.includes('Open MPI'),
+  () => false,
+);
+
+test('10-kfac.ts has the same losses on three ranks', { timeout: 180_000 }, async () => {
+  const [one, three] = [await losses([]), await losses(['--local', '3'])];
+  expect(one).toHaveLength(4);
+  for (const [i, loss] of three.entries()) expect(Math.abs(loss - one[i]!)).toBeLessThanOrEqual(0.002);
+});
+
+test.skipIf(!hasMpi)(
+  `10-kfac.ts has them under mpirun${hasMpi ? '' : ' (skipped: no Open MPI)'}`,
+  { timeout: 180_000 },
+  async () => {
+    const [one, two] = [await losses([]), await losses([], mpirun)];
+    expect(two).toHaveLength(4);
+    for (const [i, loss] of two.entries()) expect(Math.abs(loss - one[i]!)).toBeLessThanOrEqual(0.002);
+  },
+);
+
 test('programs are short, and say what they print', () => {
   for (const name of programs) {
     const text = readFileSync(join(folder, name), 'utf8');

@@ -1,4 +1,4 @@
-import { type Dataset, type Method, train } from '@frugal/core';
+import { type Dataset, FrugalError, type Method, train } from '@frugal/core';
 import { kfac, type KfacOptions, sgd } from '@frugal/optim';
 import { linesChart } from '../lines.js';
 import { type Figures, mean, round } from '../results.js';
@@ -13,16 +13,20 @@ const KFAC_RATE = 0.1;
 const INTERVALS = [1, 10, 50, 100];
 const SHOWN = [1, 5, 10, 20];
 
+/** Both fall linearly to zero. */
+const falling = (rate: number): string => `${rate} * (1 - t)`;
+
 /** Loss over the whole training set after each epoch. */
 async function losses(data: Dataset, seed: number, methods: Method[], learningRate: number): Promise<number[]> {
   const model = tanhNetwork(seed);
-  const optimizer = sgd({ learningRate, momentum: 0.9 });
+  const optimizer = sgd({ learningRate: falling(learningRate), momentum: 0.9 });
   const run = { epochs: EPOCHS, batchSize: BATCH, seed, validation: data, progress: false } as const;
   try {
     const { epochs } = await train(model, data, { ...run, methods, optimizer });
     return epochs.map(({ validation }) => validation?.loss ?? Infinity);
-  } catch {
+  } catch (error) {
     // A rate at which training diverges is a trial like any other.
+    if (!FrugalError.is(error, 'NON_FINITE')) throw error;
     return new Array<number>(EPOCHS).fill(Infinity);
   } finally {
     model.dispose();
@@ -44,7 +48,12 @@ const ofSgd = (seeds: readonly number[], rate: number): Promise<number[]> =>
 
 const ofKfac = (seeds: readonly number[], options: KfacOptions): Promise<number[]> =>
   curve(seeds, (data, seed) =>
-    losses(data, seed, [kfac({ learningRate: KFAC_RATE, factorEvery: 1, inverseEvery: 10, ...options })], KFAC_RATE),
+    losses(
+      data,
+      seed,
+      [kfac({ learningRate: falling(KFAC_RATE), factorEvery: 1, inverseEvery: 10, ...options })],
+      KFAC_RATE,
+    ),
   );
 
 /** The trial whose loss is lowest after this epoch. */

@@ -16,6 +16,11 @@ interface Forward {
   readonly report: StepReport;
 }
 
+/** The loss with the penalties of kernel and bias regularisers, as fit adds them. */
+function penalised(model: tf.LayersModel, loss: tf.Scalar): tf.Scalar {
+  return model.calculateLosses().reduce<tf.Scalar>((sum, penalty) => tf.add(sum, penalty), loss);
+}
+
 /** Forward and backward pass. Checks the loss before any weight moves. */
 function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
   const { model, attachment, loss } = run;
@@ -26,8 +31,7 @@ function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
     const result = loss.compute(outputs, batch.ys);
     // Read here: the tape's own tidy disposes it with the other intermediates.
     correct = result.correct?.dataSync()[0];
-    // The penalties of kernel and bias regularisers, as fit adds them.
-    return model.calculateLosses().reduce<tf.Scalar>((sum, penalty) => tf.add(sum, penalty), result.loss);
+    return penalised(model, result.loss);
   }, variables);
   const number = value.dataSync()[0] as number;
   if (!Number.isFinite(number)) throw nonFinite(run, step, number);
@@ -119,7 +123,8 @@ function passesOf(run: StepContext, { xs, ys }: Batch): Passes {
   const outputs = (): tf.Tensor => model.apply(xs, { training: true }) as tf.Tensor;
   return {
     loss,
-    evaluate: () => keepStatistics(run, () => loss.compute(outputs(), ys).loss.dataSync()[0] as number),
+    evaluate: () =>
+      keepStatistics(run, () => penalised(model, loss.compute(outputs(), ys).loss).dataSync()[0] as number),
     backward: (targets) => {
       keepStatistics(run, () => {
         const variables = attachment.params.map(({ value }) => value);

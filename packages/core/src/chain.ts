@@ -25,10 +25,22 @@ export interface Chain {
   dispose(): void;
 }
 
-/** The links of a run, in order: those that the methods bring, unless they are listed among the ones given, then these. */
+/**
+ * The links of a run, in order: those that the methods bring, unless they are listed among the ones given, then these.
+ *
+ * @throws {@link FrugalError} `CONFIG` for an exchange link of a method that is not listed: whether it stands before or after the sum
+ * over ranks is another algorithm
+ */
 export function linksOf(methods: readonly Method[], given: Transform | readonly Transform[]): Transform[] {
   const listed = [given].flat();
-  return [...methods.flatMap((method) => method.transforms ?? []).filter((link) => !listed.includes(link)), ...listed];
+  const brought = methods.flatMap((method) => method.transforms ?? []).filter((link) => !listed.includes(link));
+  const unplaced = brought.find((link) => link.kind === 'exchange');
+  if (unplaced)
+    throw new FrugalError(
+      'CONFIG',
+      `${unplaced.name}: expected its link, which exchanges with other ranks, to be listed in optimizer but it is not. Put it where it belongs, as in optimizer: [allReduce(), method.link, sgd({ … })].`,
+    );
+  return [...brought, ...listed];
 }
 
 /** W += ΔW. */

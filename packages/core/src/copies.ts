@@ -26,8 +26,17 @@ export async function readInto(into: Float32Array, tensor: tf.Tensor): Promise<v
   else into.set(await tensor.data<'float32'>());
 }
 
-/** A float32 tensor of a copy of `values`, which stay the caller's; on the native engine in a buffer that is used again. */
+/**
+ * A float32 tensor of a copy of `values`, which stay the caller's; on the native engine in a buffer that is used again.
+ *
+ * @throws {@link FrugalError} `SHAPE` where the values do not fill the shape
+ */
 export function tensorOf(values: Float32Array, shape: readonly number[]): tf.Tensor {
+  if (values.length !== shape.reduce((a, b) => a * b, 1))
+    throw new FrugalError(
+      'SHAPE',
+      `tensorOf: expected values for the shape [${shape.join(', ')}] but received ${values.length}. Pass as many.`,
+    );
   const backend = copying();
   if (!backend) return tf.tensor(values.slice(), [...shape], 'float32');
   return tf.engine().makeTensorFromTensorInfo(backend.copyOf(values, shape));

@@ -9,9 +9,10 @@ import type { Scope } from './scope.js';
 export interface Passes {
   /** The loss function of the run. */
   readonly loss: Loss;
-  /** Mean loss of the batch with the weights as they are. */
+  /** Loss of the batch with the weights as they are, with the penalties of regularisers, as the step has it. */
   evaluate(): number;
-  /** Forward and back from the targets that `targets` makes of the outputs. Observers see it; its gradients are thrown away. */
+  /** Forward and back from the targets that `targets` makes of the outputs. Observers see it; its gradients are thrown
+   * away. Without penalties of regularisers. */
   backward(targets: (outputs: tf.Tensor) => tf.Tensor): void;
 }
 

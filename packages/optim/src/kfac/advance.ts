@@ -34,19 +34,31 @@ function unseen(): never {
   );
 }
 
+/** All ranks see the same sums, so all throw or none does, and no rank waits for one that has thrown. */
+function checkSums(sums: Float32Array): void {
+  if (sums.every(Number.isFinite)) return;
+  throw new FrugalError(
+    'NON_FINITE',
+    'kfac: expected finite factors but their sum over ranks is not. Lower the learning rate, or raise the damping.',
+  );
+}
+
 /** Running averages of factors, with those of this step's examples on all ranks. */
 function* absorb(
   { factors, counts, clockwork, corrections }: Parts,
   scope: Scope,
   team: Team | undefined,
 ): Waiting<void> {
-  const started = performance.now();
+  let started = performance.now();
   const { updates } = counts.now();
   if (team) {
     const packed = tf.tidy(() => team.pack(factors.batch(scope) ?? unseen(), scope.share));
-    const exchanging = performance.now();
+    clockwork.add('factors', started);
+    started = performance.now();
     yield* wait(team.sum(packed));
-    clockwork.add('exchange', exchanging);
+    clockwork.add('exchange', started);
+    started = performance.now();
+    checkSums(packed);
     tf.tidy(() => factors.average(team.open(packed), scope.clock, updates));
   } else {
     tf.tidy(() => factors.average(factors.batch(scope) ?? unseen(), scope.clock, updates));
@@ -102,8 +114,10 @@ function* finish(parts: Parts, team: Team | undefined): Waiting<void> {
   parts.counts.write({ installed: begun, installedDamping: damping });
 }
 
-/** After a checkpoint was loaded: decomposes again what was in use, and begins again what was under way. */
-function* restore(parts: Parts, team: Team | undefined): Waiting<void> {
+/**
+ * After a checkpoint was loaded: decomposes again what was in use, and begins again what was under way; else nothing.
+ */
+export function* restore(parts: Parts, team: Team | undefined): Waiting<void> {
   const { counts, factors } = parts;
   if (!counts.restored()) return;
   const at = counts.now();
@@ -142,9 +156,12 @@ function* precondition(
   team: Team | undefined,
 ): Waiting<Map<Layer, tf.Tensor2D>> {
   const started = performance.now();
-  const chosen = (team?.layers ?? layers.map((_, i) => i)).filter((i) => updates.has((layers[i] as Layer).kernel.name));
+  const moves = ({ kernel }: Layer): boolean => updates.has(kernel.name);
+  // Ranks send all of their layers, so that the others know where each begins: zeros for one without a gradient.
+  const chosen = (team?.layers ?? layers.map((_, i) => i)).filter((i) => team?.sends || moves(layers[i] as Layer));
   const own = tf.tidy(() => {
-    const gradients = new Map(chosen.map((i) => [i, gradientOf(layers[i] as Layer, updates) as tf.Tensor2D]));
+    const of = (layer: Layer): tf.Tensor2D => gradientOf(layer, updates) ?? tf.zeros([layer.a, layer.g]);
+    const gradients = new Map(chosen.map((i) => [i, of(layers[i] as Layer)]));
     const preconditioned = decompositions.precondition(gradients, damping, corrections);
     return chosen.map((i) => preconditioned.get(i) as tf.Tensor2D);
   });
@@ -154,7 +171,8 @@ function* precondition(
   const all = yield* wait(team.collect(own.map((tensor) => tensor.dataSync() as Float32Array)));
   tf.dispose(own);
   clockwork.add('exchange', exchanging);
-  return new Map(layers.map((layer, i) => [layer, tf.tensor2d((all[i] as Float32Array).slice(), [layer.a, layer.g])]));
+  const matrix = ({ a, g }: Layer, i: number): tf.Tensor2D => tf.tensor2d((all[i] as Float32Array).slice(), [a, g]);
+  return new Map(layers.flatMap((layer, i) => (moves(layer) ? [[layer, matrix(layer, i)] as const] : [])));
 }
 
 /** Σ over layers of Σ P ⊙ ∇, as a tensor. */

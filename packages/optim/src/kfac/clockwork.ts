@@ -1,7 +1,5 @@
 /** What the time of K-FAC goes into. */
-export const PHASES = ['factors', 'decompose', 'precondition', 'exchange'] as const;
-/** One of them. */
-export type Phase = (typeof PHASES)[number];
+export type Phase = 'factors' | 'decompose' | 'precondition' | 'exchange';
 
 /** Adds up time by phase. Where an engine works asynchronously, on a GPU, it is the time until the work was handed over. */
 export interface Clockwork {

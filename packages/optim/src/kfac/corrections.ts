@@ -47,8 +47,11 @@ function perExample({ site, rowsPerExample = 1 }: Call, x: tf.Tensor, dy: tf.Ten
 
 /** Mean over examples of (Q_Aᵀ·∇_n·Q_G)², element by element. */
 function secondMoment(gradients: tf.Tensor3D, { a, g }: Basis): tf.Tensor2D {
-  const [count, rows, columns] = gradients.shape;
-  const right = tf.reshape(tf.matMul(tf.reshape(gradients, [count * rows, columns]), g), [count, rows, columns]);
+  const [count, , columns] = gradients.shape;
+  const [rows] = a.shape;
+  // Without the row of a bias that is not trained.
+  const own = gradients.shape[1] === rows ? gradients : tf.slice(gradients, 0, [count, rows, columns]);
+  const right = tf.reshape(tf.matMul(tf.reshape(own, [count * rows, columns]), g), [count, rows, columns]);
   const turned = tf.matMul(tf.reshape(tf.transpose(right, [0, 2, 1]), [count * columns, rows]), a);
   const mean = tf.mean(tf.square(tf.reshape(turned, [count, columns, rows])), 0);
   return tf.transpose(mean) as tf.Tensor2D;

@@ -16,7 +16,7 @@ function drawClasses(logits: tf.Tensor, seed: number): tf.Tensor {
 /** Targets drawn from the outputs' own distribution, for the losses of which it is known. */
 function draw(outputs: tf.Tensor, { name }: Loss, seed: number): tf.Tensor {
   if (name === 'crossEntropy') return drawClasses(outputs, seed);
-  // ½ of the mean over outputs of squares is the negative log-likelihood of variance ½·size per example.
+  // The mean over outputs of squares is the negative log-likelihood of a normal distribution of variance ½·outputs.
   if (name === 'meanSquaredError') {
     const deviation = Math.sqrt(outputs.size / (outputs.shape[0] as number) / 2);
     return tf.tidy(() => tf.add(outputs, tf.randomNormal(outputs.shape, 0, deviation, 'float32', seed)));

@@ -63,13 +63,14 @@ function exchangeLink(opened: Opened): ExchangeTransform {
  * rules that change dX, as direct feedback does: G is of what the layer receives.
  *
  * With `distribution` the link exchanges: list it after `allReduce()`, on every rank; factors are summed over ranks weighted
- * by `scope.share`, so n ranks make the step of one with the batch of all, but for rounding.
+ * by `scope.share`, so n ranks make the step of one with the batch of all, but for rounding (and for the draws of `fisher:
+ * 'sampled'`). Without `distribution` each rank has factors of its own examples, and ranks drift apart.
  *
  * Defaults: α 0.95, κ 0.001, intervals 10 and 100, eigen form, empirical Fisher are Pauloski et al.'s; γ = 0.003 that of their
  * CIFAR-10 runs. Their later code drops the factor B that takes dY of a mean loss to g of one example, and so divides the Fisher matrix by
  * B²: not so here.
  *
- * Cost: per step 4·a·g·(a + g) multiply-adds and one more pass over gradients per layer; per update of factors B·T·(a² + g²)
+ * Cost: per step 2·a·g·(a + g) multiply-adds (half of that in the inverse form) and one more pass over gradients per layer; per update of factors B·T·(a² + g²)
  * (a fifth of that for 3×3 windows of stride 1 on the native engine); per decomposition about 9·(a³ + g³) in double precision. Memory: 3 matrices of each factor's size.
  *
  * Source: Martens and Grosse 2015, arXiv 1503.05671; Grosse and Martens 2016, arXiv 1602.01573; Pauloski et al. 2020, arXiv

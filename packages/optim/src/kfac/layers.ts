@@ -14,7 +14,9 @@ export interface Layer extends FactorSizes {
 
 /** A weight whose updates pass as they are, and why. */
 export interface PassedThrough {
+  /** Name of the weight. */
   readonly weight: string;
+  /** Why. */
   readonly reason: string;
 }
 

@@ -43,7 +43,7 @@ export interface LevenbergMarquardt extends Required<LevenbergMarquardtOptions> 
  *
  * Cost: two forward passes and a copy of the weights and gradients, each T-th step. State: γ. Needs `train` or `stepper`, and one rank.
  * Defaults: T = 5 and ω = 19/20 are the paper's; it starts at γ = 150 for sums of squares of deep autoencoders, which is far
- * too much for classifiers.
+ * too much for classifiers. The paper has the exact F in M(δ); A ⊗ G is ours, as it is at hand.
  *
  * Source: Martens and Grosse 2015, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, arXiv
  * 1503.05671, section 6.5.

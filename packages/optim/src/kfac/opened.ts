@@ -1,5 +1,6 @@
 import type { Communicator, Param, Schedule, State } from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
+import { restore, runNow } from './advance.js';
 import { createClockwork } from './clockwork.js';
 import { type Basis, createCorrections } from './corrections.js';
 import { createCounts } from './counts.js';
@@ -41,7 +42,10 @@ interface Run {
 }
 
 /** The eigenbasis of a site, once it is installed. */
-function basisOf({ layers, decompositions }: Parts, site: string): Basis | undefined {
+function basisOf(parts: Parts, site: string): Basis | undefined {
+  // The first backward pass after a checkpoint was loaded comes before the chain.
+  runNow(restore(parts, undefined));
+  const { layers, decompositions } = parts;
   const index = layers.findIndex((layer) => layer.site.name === site);
   const { a, g } = decompositions.of(index) ?? { a: [], g: [] };
   return a[0] && g[0] ? { a: a[0] as tf.Tensor2D, g: g[0] as tf.Tensor2D } : undefined;
@@ -76,12 +80,13 @@ function lasting(settings: Settings) {
       decompositions: createDecompositions(form, layers),
       corrections,
     });
-  return { factors, counts, adaptive, gamma, corrections, partsOf };
+  const forget = (): void => void (current = undefined);
+  return { factors, counts, adaptive, gamma, corrections, partsOf, forget };
 }
 
 /** Opens what the options ask for; nothing is made before init. */
 export function open(settings: Settings): Opened {
-  const { factors, counts, adaptive, gamma, corrections, partsOf } = lasting(settings);
+  const { factors, counts, adaptive, gamma, corrections, partsOf, forget } = lasting(settings);
   let run: Run | undefined;
   let last = NOTHING;
   const report = (): KfacReport => (run ? reportOf(run.parts, run.passed, run.team?.team) : last);
@@ -90,6 +95,7 @@ export function open(settings: Settings): Opened {
     run?.parts.decompositions.dispose();
     for (const part of [factors, counts, adaptive, corrections]) part?.dispose();
     run = undefined;
+    forget();
   };
   const init = (params: readonly Param[]): Parts => {
     dispose();

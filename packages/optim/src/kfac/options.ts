@@ -27,7 +27,7 @@ export interface KfacOptions {
   readonly factorEvery?: Hyper;
   /** They are decomposed in every so many steps, by number or schedule. Default 100, as in the paper. */
   readonly inverseEvery?: Hyper;
-  /** κ > 0: the predicted change of the output distribution by one step is at most so much; `false`: any. Default 0.001. */
+  /** κ > 0: η²·Σ P ⊙ ∇, the predicted change of the output distribution by the step η·P, before momentum, is at most so much; `false`: any. Default 0.001. */
   readonly klClip?: Hyper | false;
   /** η of the links behind, by which `klClip` knows the length of the step: what `sgd` is given. Required with `klClip`. */
   readonly learningRate?: Hyper;
@@ -44,7 +44,10 @@ export interface KfacOptions {
   readonly largest?: number;
   /** Is the loss the mean over examples, or their sum? Default `'mean'`. */
   readonly lossReduction?: 'mean' | 'sum';
-  /** Decompose beside the steps up to the next update of factors, on other threads: later by so much. Default: false. */
+  /**
+   * Begin to decompose in the background of the steps up to the next update of factors, from which on the result is used;
+   * with the eigen form and LAPACK on other threads, else only later. Default false.
+   */
   readonly overlap?: boolean;
   /** Who does what on many ranks; the link then exchanges. Default: one rank. */
   readonly distribution?: Distribution;

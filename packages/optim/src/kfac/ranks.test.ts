@@ -60,7 +60,8 @@ async function trainOne(communicator: Communicator | undefined, how: How): Promi
   const last = sgd({ learningRate: 0.1, momentum: 0.9 });
   const chain = how.chain?.(method) ?? [...(communicator ? [meanGradient()] : []), method.link];
   await train(model, data, {
-    methods: [method],
+    // The chain has the link, or one in its place.
+    methods: [{ ...method, transforms: [] }],
     optimizer: [...chain, last],
     epochs: 2,
     batchSize: 16,
@@ -164,14 +165,35 @@ await describeEngines('K-FAC over ranks', () => {
 
   test('control: factors weighted without the shares of ranks make another step', async () => {
     const one = await alone();
-    // Shares are right for gradients, but wrong for the factors behind.
-    const unweighted = await runRanks(3, (communicator) =>
-      trainOne(communicator, {
-        method: { distribution: {} },
-        chain: ({ link }) => [meanGradient(), withoutShare(link)],
-      }),
+    const by = (share: (own: number, size: number) => number): Promise<Trained[]> =>
+      runRanks(3, (communicator) =>
+        trainOne(communicator, {
+          method: { distribution: {} },
+          chain: ({ link }) => [meanGradient(), withShare(link, share)],
+        }),
+      );
+    const [right, equal] = [await by((own) => own), await by((_own, size) => 1 / size)];
+    expect(relativeError(right[0]!.weights, one.weights)).toBeLessThan(1e-5);
+    expect(relativeError(equal[0]!.weights, one.weights)).toBeGreaterThan(1e-3);
+  });
+
+  test('a layer without a gradient: its weights stay, and the others are where they belong', async () => {
+    const without = (): Transform => ({
+      kind: 'local',
+      name: 'without',
+      init: () => undefined,
+      update: (updates) => new Map([...updates].filter((_, i) => i < 2 || i > 3)),
+      state: () => new Map(),
+      dispose: () => undefined,
+    });
+    const one = await alone({ chain: ({ link }) => [without(), link] });
+    const ranks = await together(
+      3,
+      { strategy: 'layer-wise' },
+      { chain: ({ link }) => [meanGradient(), without(), link] },
     );
-    expect(relativeError(unweighted[0]!.weights, one.weights)).toBeGreaterThan(1e-3);
+    for (const { weights } of ranks) expect(relativeError(weights, one.weights)).toBeLessThan(1e-5);
+    expect(relativeError(one.weights, (await alone()).weights)).toBeGreaterThan(1e-3);
   });
 
   test('no tensors are left', async () => {
@@ -185,12 +207,13 @@ await describeEngines('K-FAC over ranks', () => {
   });
 });
 
-function withoutShare(link: Transform): Transform {
+/** The link with shares that `share` makes of its own. */
+function withShare(link: Transform, share: (own: number, size: number) => number): Transform {
   if (link.kind !== 'exchange') return link;
   return {
     ...link,
     exchange: (updates, params, scope, communicator) =>
-      link.exchange(updates, params, { ...scope, share: 1 / communicator.size }, communicator),
+      link.exchange(updates, params, { ...scope, share: share(scope.share, communicator.size) }, communicator),
   };
 }
 

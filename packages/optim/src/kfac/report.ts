@@ -9,8 +9,9 @@ export interface KfacReport {
   readonly layers: readonly { readonly weight: string; readonly a: number; readonly g: number }[];
   /** The weights whose gradients pass as they are, each with the reason. */
   readonly passed: readonly PassedThrough[];
-  /** Updates of factors, and decompositions, that were made. */
+  /** Updates of factors that were made. */
   readonly updates: number;
+  /** Decompositions that were begun. */
   readonly decompositions: number;
   /** Bytes of running averages and of what was last decomposed. */
   readonly factorBytes: number;
