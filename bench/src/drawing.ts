@@ -47,10 +47,29 @@ export function render(option: echarts.EChartsCoreOption, label: string): string
   }
 }
 
-/** A legend above the chart. */
-export const LEGEND = { top: 0, left: 'center', itemWidth: 34, itemGap: 18, textStyle: { color: INK } };
+/** A legend above the chart. Fonts of readers are wider than what ECharts reckons with when there is no browser: hence the em spaces. */
+export const LEGEND = {
+  top: 0,
+  left: 'center',
+  itemWidth: 34,
+  itemGap: 18,
+  textStyle: { color: INK },
+  formatter: (name: string): string => name + '\u2003'.repeat(Math.ceil(name.length / 15)),
+};
 /** The place of the axes. */
 export const GRID = { left: 56, right: 20, top: 36, bottom: 46, containLabel: false, outerBoundsMode: 'none' };
+
+/** The place of the axes below a legend of these names, which wraps. */
+export function gridBelow(names: readonly string[]): typeof GRID {
+  const [room, toText, rowHeight] = [WIDTH - 10, 5, 30];
+  let [rows, used] = [1, 0];
+  for (const name of names) {
+    const width = LEGEND.itemWidth + toText + echarts.format.getTextRect(LEGEND.formatter(name)).width;
+    if (used > 0 && used + width > room) [rows, used] = [rows + 1, 0];
+    used += width + LEGEND.itemGap;
+  }
+  return { ...GRID, top: GRID.top + (rows - 1) * rowHeight };
+}
 
 /** A step of 1, 2 or 5 times a power of ten that gives at most `count` ticks. */
 export function niceStep(range: number, count: number): number {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { GRID, gridBelow } from './drawing.js';
 import { linesChart } from './lines.js';
 import { pageHtml } from './page.js';
 
@@ -80,5 +81,15 @@ describe('a page', () => {
     ])
       expect(html).toContain(text);
     expect(html).not.toMatch(/(src|href)=/);
+  });
+});
+
+describe('the place of the axes', () => {
+  const name = 'SGD with momentum, rate 0.05, 10 epochs';
+  it.each([
+    ['no row more for short names', ['exact', 'one'], 0],
+    ['one row for each long name after the first', [name, name, name], 60],
+  ])('leaves %s', (_, names, below) => {
+    expect(gridBelow(names).top).toBe(GRID.top + below);
   });
 });

@@ -1,4 +1,4 @@
-import { axis, type Chart, FAINT, GRID, INK, LEGEND, niceStep, render, SERIES, style, xAxis } from './drawing.js';
+import { axis, type Chart, FAINT, gridBelow, INK, LEGEND, niceStep, render, SERIES, style, xAxis } from './drawing.js';
 
 /** One curve, or a cloud of points. */
 export interface Line {
@@ -72,9 +72,10 @@ export function linesChart({ title, caption, x, y, lines, log = {} }: LinesChart
     ]),
   );
   const shown = points.filter(([px, py]) => Number.isFinite(px) && Number.isFinite(py));
+  const names = lines.map(({ name }) => name);
   const option = {
-    legend: { ...LEGEND, data: lines.map(({ name }) => name) },
-    grid: { ...GRID, left: 62 },
+    legend: { ...LEGEND, data: names },
+    grid: { ...gridBelow(names), left: 62 },
     xAxis: xAxis(x, {
       ...scale(
         shown.map(([px]) => px),
