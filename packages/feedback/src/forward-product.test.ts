@@ -1,7 +1,8 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { FrugalError, train } from '@frugal/core';
+import { FrugalError } from '@frugal/core';
+import { trainFor } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { describe, expect, it } from 'vitest';
 import { dfa } from './dfa.js';
@@ -83,19 +84,10 @@ describe('forwardProduct', () => {
   it('resumes from a checkpoint with the same bits, which matrices of the later weights would not give', async () => {
     const folders = [0, 1, 2].map(() => mkdtempSync(join(tmpdir(), 'frugal-product-')));
     const data = taught(80, 8, 3);
-    const run = async (folder: string, method = product(), stopAt?: number): Promise<Float32Array[]> => {
+    const run = async (folder: string, method = product(), stopAt = Infinity): Promise<Float32Array[]> => {
       const model = mlp([8, 7, 6, 3], 'tanh');
-      const stop = new AbortController();
-      let steps = 0;
-      const progress = ({ kind }: { kind: string }): void => {
-        if (kind === 'step' && ++steps === stopAt) stop.abort();
-      };
       const options = { methods: [method], optimizer: descent(0.3), epochs: 2, batchSize: 20, seed: 1 };
-      await train(model, data, { ...options, progress, signal: stop.signal, checkpoint: { folder } }).catch(
-        (error: unknown) => {
-          if (!FrugalError.is(error, 'ABORTED')) throw error;
-        },
-      );
+      await trainFor(stopAt, model, data, { ...options, checkpoint: { folder } });
       return model.getWeights().map((weight) => Float32Array.from(weight.dataSync()));
     };
     const whole = await run(folders[0]!);

@@ -1,7 +1,7 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attach, FrugalError, stepper, train } from '@frugal/core';
+import { attach, stepper } from '@frugal/core';
 import {
   describeEngines,
   expectNoLeak,
@@ -9,6 +9,7 @@ import {
   toyImages,
   toyModel,
   toySgd,
+  trainFor,
   weightsOf,
 } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
@@ -169,19 +170,10 @@ await describeEngines('weightMirror', () => {
 describe('weightMirror', () => {
   it('resumes from a checkpoint with the same bits, which a mirror that began anew would not give', async () => {
     const folders = [0, 1, 2].map(() => mkdtempSync(join(tmpdir(), 'frugal-mirror-')));
-    const run = async (folder: string, method = weightMirror({ rate: 0.1 }), stopAt?: number) => {
+    const run = async (folder: string, method = weightMirror({ rate: 0.1 }), stopAt = Infinity) => {
       const model = mlp([8, 7, 6, 3], 'tanh');
-      const stop = new AbortController();
-      let steps = 0;
-      const progress = ({ kind }: { kind: string }): void => {
-        if (kind === 'step' && ++steps === stopAt) stop.abort();
-      };
       const options = { methods: [method], optimizer: descent(0.3), epochs: 2, batchSize: 20, seed: 1 };
-      await train(model, taught(80, 8, 3), { ...options, progress, signal: stop.signal, checkpoint: { folder } }).catch(
-        (error: unknown) => {
-          if (!FrugalError.is(error, 'ABORTED')) throw error;
-        },
-      );
+      await trainFor(stopAt, model, taught(80, 8, 3), { ...options, checkpoint: { folder } });
       return weightsOf(model);
     };
     const whole = await run(folders[0]!);

@@ -4,15 +4,13 @@ import {
   clockAt,
   type Communicator,
   type Dataset,
-  FrugalError,
   openScope,
   type Param,
   slice,
   stepper,
   stream,
-  train,
 } from '@frugal/core';
-import { describeEngines, relativeError, toyImages, toyModel, toySgd, weightsOf } from '@frugal/core/testing';
+import { describeEngines, relativeError, toyImages, toyModel, toySgd, trainFor, weightsOf } from '@frugal/core/testing';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -163,20 +161,12 @@ await describeEngines('decentralized links on a model', () => {
     const folder = mkdtempSync(join(tmpdir(), 'frugal-decentralized-'));
     const go = async (c: Communicator, stopAfter: number, to?: string): Promise<number[]> => {
       const model = toyModel();
-      const stop = new AbortController();
-      let made = 0;
-      await train(model, data, {
+      await trainFor(stopAfter, model, data, {
         optimizer: decentlam({ learningRate: '0.1 * (1 - t)', topology: ring(), weightDecay: 1e-3 }),
         communicator: c,
         epochs: 3,
         batchSize: 20,
-        signal: stop.signal,
-        progress: ({ kind }) => {
-          if (kind === 'step' && ++made === stopAfter) stop.abort();
-        },
         ...(to !== undefined && { checkpoint: { folder: to } }),
-      }).catch((error: unknown) => {
-        if (!FrugalError.is(error, 'ABORTED')) throw error;
       });
       const weights = weightsOf(model);
       model.dispose();

@@ -5,4 +5,5 @@
  */
 export { describeEngines, expectNoLeak, relativeError } from './engines.js';
 export { meanGradient, runRanks, twinRanks } from './ranks.js';
+export { trainFor } from './stopping.js';
 export { toyImages, toyModel, toySgd, weightsOf } from './toy.js';

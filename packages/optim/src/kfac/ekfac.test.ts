@@ -1,8 +1,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { FrugalError, linearAlgebra, meanSquaredError, type State, stepper, train } from '@frugal/core';
-import { describeEngines, expectNoLeak, relativeError, toyImages, toyModel, weightsOf } from '@frugal/core/testing';
+import { linearAlgebra, meanSquaredError, type State, stepper } from '@frugal/core';
+import {
+  describeEngines,
+  expectNoLeak,
+  relativeError,
+  toyImages,
+  toyModel,
+  trainFor,
+  weightsOf,
+} from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { sgd } from '../sgd.js';
@@ -185,24 +193,16 @@ await describeEngines('EK-FAC', () => {
     const folder = mkdtempSync(join(tmpdir(), 'frugal-ekfac-'));
     const go = async (stopAfter: number, to?: string, spoil = false): Promise<number[]> => {
       const model = toyModel();
-      const stop = new AbortController();
-      let made = 0;
       const method = ekfac({ ...EVERY, inverseEvery: 3, examples: 8 });
       const { link } = method;
       // In place of S, what K-FAC would have.
       const state = (): State => new Map([...link.state()].filter(([name]) => !name.startsWith('kfac/S/')));
-      await train(model, toyImages(64), {
+      await trainFor(stopAfter, model, toyImages(64), {
         methods: [{ ...method, transforms: [] }],
         optimizer: [spoil ? { ...link, state } : link, sgd({ learningRate: 0.05 })],
         epochs: 2,
         batchSize: 16,
-        signal: stop.signal,
-        progress: ({ kind }) => {
-          if (kind === 'step' && ++made === stopAfter) stop.abort();
-        },
         ...(to !== undefined && { checkpoint: { folder: to } }),
-      }).catch((error: unknown) => {
-        if (!FrugalError.is(error, 'ABORTED')) throw error;
       });
       const weights = weightsOf(model);
       model.dispose();
