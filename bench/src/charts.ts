@@ -3,7 +3,7 @@ import {
   type Chart,
   endLabel,
   FAINT,
-  GRID,
+  gridBelow,
   INK,
   LEGEND,
   logTicks,
@@ -18,6 +18,10 @@ import { type Point, smooth, thin } from './curves.js';
 import { amount, type MethodRun, percent } from './summary.js';
 
 const POINTS = 300;
+/** Width of a bar chart's symbols in the legend. */
+const BAR_SYMBOL = 14;
+
+const titleOf = ({ title }: MethodRun): string => title;
 
 function lossChart(runs: readonly MethodRun[], key: 'seconds' | 'step', name: string): string {
   const curves = runs.map(({ points }) => thin(smooth(points, window(points)), POINTS));
@@ -31,7 +35,7 @@ function lossChart(runs: readonly MethodRun[], key: 'seconds' | 'step', name: st
     {
       // A line without symbols looks so in the legend, too.
       legend: { ...LEGEND, itemStyle: { opacity: 0 } },
-      grid: GRID,
+      grid: gridBelow(runs.map(titleOf)),
       xAxis: xAxis(name, { type: 'value', min: 0, max: last, interval: step, axisLabel: endLabel(last, step) }),
       yAxis: axis('training loss', {
         type: 'value',
@@ -66,7 +70,7 @@ function accuracyChart(runs: readonly MethodRun[]): string {
   return render(
     {
       legend: LEGEND,
-      grid: GRID,
+      grid: gridBelow(runs.map(titleOf)),
       xAxis: xAxis('epoch', { type: 'category', data: (curves[0] ?? []).map(([epoch]) => epoch), boundaryGap: true }),
       yAxis: axis('test accuracy, %', {
         type: 'value',
@@ -128,8 +132,8 @@ function multiplyAddsChart(runs: readonly MethodRun[]): string {
   const step = niceStep(most, 4);
   return render(
     {
-      legend: { ...LEGEND, itemWidth: 14, data: runs.map(({ title }) => ({ name: title, icon: 'rect' })) },
-      grid: { ...GRID, right: 84 },
+      legend: { ...LEGEND, itemWidth: BAR_SYMBOL, data: runs.map(({ title }) => ({ name: title, icon: 'rect' })) },
+      grid: { ...gridBelow(runs.map(titleOf), BAR_SYMBOL), right: 84 },
       xAxis: xAxis('multiply-adds of the whole run, G', {
         type: 'value',
         max: most,

@@ -59,12 +59,12 @@ export const LEGEND = {
 /** The place of the axes. */
 export const GRID = { left: 56, right: 20, top: 36, bottom: 46, containLabel: false, outerBoundsMode: 'none' };
 
-/** The place of the axes below a legend of these names, which wraps. */
-export function gridBelow(names: readonly string[]): typeof GRID {
+/** The place of the axes below a legend of these names, with symbols so wide, which wraps. */
+export function gridBelow(names: readonly string[], itemWidth = LEGEND.itemWidth): typeof GRID {
   const [room, toText, rowHeight] = [WIDTH - 10, 5, 30];
   let [rows, used] = [1, 0];
   for (const name of names) {
-    const width = LEGEND.itemWidth + toText + echarts.format.getTextRect(LEGEND.formatter(name)).width;
+    const width = itemWidth + toText + echarts.format.getTextRect(LEGEND.formatter(name)).width;
     if (used > 0 && used + width > room) [rows, used] = [rows + 1, 0];
     used += width + LEGEND.itemGap;
   }

@@ -4,6 +4,7 @@ import { kfac, type KfacMethod, sgd } from '@frugal/optim';
 import { linesChart } from '../lines.js';
 import { type Figures, round } from '../results.js';
 import { percent } from '../summary.js';
+import { falling } from './falling.js';
 import { type Course, type Mark, race, type Runner, secondsTo } from './race.js';
 
 const BATCH = 128;
@@ -13,9 +14,6 @@ const MARGIN = 0.003;
 /** What is tried on a part of the data: rates of SGD, and damping of K-FAC, whose step the clip makes as long as it is. */
 const TRIALS = { sgd: [0.025, 0.05, 0.1, 0.2], kfac: [3e-4, 1e-3, 3e-3] } as const;
 const KFAC_RATE = 0.1;
-
-/** Falls linearly to zero over a run. */
-const falling = (from: number): string => `${from} * (1 - t)`;
 
 const optimizerOf = (rate: number): Transform =>
   sgd({ learningRate: falling(rate), momentum: 0.9, weightDecay: DECAY });

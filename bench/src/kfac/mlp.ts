@@ -2,6 +2,7 @@ import { type Dataset, FrugalError, type Method, train } from '@frugal/core';
 import { kfac, type KfacOptions, sgd } from '@frugal/optim';
 import { linesChart } from '../lines.js';
 import { type Figures, mean, round } from '../results.js';
+import { falling } from './falling.js';
 import { illConditioned, tanhNetwork } from './ill-conditioned.js';
 
 const EPOCHS = 20;
@@ -12,9 +13,6 @@ const CLIPS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2];
 const KFAC_RATE = 0.1;
 const INTERVALS = [1, 10, 50, 100];
 const SHOWN = [1, 5, 10, 20];
-
-/** Both fall linearly to zero. */
-const falling = (rate: number): string => `${rate} * (1 - t)`;
 
 /** Loss over the whole training set after each epoch. */
 async function losses(data: Dataset, seed: number, methods: Method[], learningRate: number): Promise<number[]> {

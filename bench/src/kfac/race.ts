@@ -97,16 +97,19 @@ export async function race(
 ): Promise<Map<string, readonly Mark[]>> {
   const runs = runners.map((runner) => ({ runner, run: start(course, runner), told: 0 }));
   let left = runs;
-  while (left.length > 0) {
-    const going = [];
-    for (const entry of left) {
-      if (await entry.run.advance(BLOCK)) going.push(entry);
-      for (; entry.told < entry.run.marks.length; entry.told++)
-        progress(entry.runner, entry.run.marks[entry.told] as Mark);
+  try {
+    while (left.length > 0) {
+      const going = [];
+      for (const entry of left) {
+        if (await entry.run.advance(BLOCK)) going.push(entry);
+        for (; entry.told < entry.run.marks.length; entry.told++)
+          progress(entry.runner, entry.run.marks[entry.told] as Mark);
+      }
+      left = going;
     }
-    left = going;
+  } finally {
+    for (const { run } of runs) run.dispose();
   }
-  for (const { run } of runs) run.dispose();
   return new Map(runs.map(({ runner, run }) => [runner.key, run.marks]));
 }
 
