@@ -32,7 +32,7 @@ export async function readInto(into: Float32Array, tensor: tf.Tensor): Promise<v
  * @throws {@link FrugalError} `SHAPE` where the values do not fill the shape
  */
 export function tensorOf(values: Float32Array, shape: readonly number[]): tf.Tensor {
-  if (values.length !== shape.reduce((a, b) => a * b, 1))
+  if (values.length !== tf.util.sizeFromShape([...shape]))
     throw new FrugalError(
       'SHAPE',
       `tensorOf: expected values for the shape [${shape.join(', ')}] but received ${values.length}. Pass as many.`,

@@ -51,43 +51,43 @@ function basisOf(parts: Parts, site: string): Basis | undefined {
   return a[0] && g[0] ? { a: a[0] as tf.Tensor2D, g: g[0] as tf.Tensor2D } : undefined;
 }
 
-/** The parts of a run that stay over several. */
-function lasting(settings: Settings) {
+/** The parts of a run that stay over several; `now` gives all of the one that goes on, if one does. */
+function lasting(settings: Settings, now: () => Parts | undefined) {
   const { damping, correction, decay, lossReduction } = settings;
-  let current: Parts | undefined;
   const corrections =
     correction &&
     createCorrections({
       ...correction,
       decay,
       lossReduction,
-      basis: (site) => (current ? basisOf(current, site) : undefined),
+      basis: (site) => {
+        const parts = now();
+        return parts && basisOf(parts, site);
+      },
     });
   const factors = createFactors(settings, corrections?.observe);
   const counts = createCounts('kfac/counts');
   const adaptive = isAdaptive(damping) ? createAdaptiveDamping(damping) : undefined;
   const form = settings.form === 'eigen' ? eigenForm : inverseForm;
   const gamma: Schedule = isAdaptive(damping) ? () => (adaptive as AdaptiveDamping).value() : damping;
-  const partsOf = (layers: readonly Layer[]): Parts =>
-    (current = {
-      settings,
-      layers,
-      factors,
-      counts,
-      damping: gamma,
-      clockwork: createClockwork(),
-      form,
-      decompositions: createDecompositions(form, layers),
-      corrections,
-    });
-  const forget = (): void => void (current = undefined);
-  return { factors, counts, adaptive, gamma, corrections, partsOf, forget };
+  const partsOf = (layers: readonly Layer[]): Parts => ({
+    settings,
+    layers,
+    factors,
+    counts,
+    damping: gamma,
+    clockwork: createClockwork(),
+    form,
+    decompositions: createDecompositions(form, layers),
+    corrections,
+  });
+  return { factors, counts, adaptive, gamma, corrections, partsOf };
 }
 
 /** Opens what the options ask for; nothing is made before init. */
 export function open(settings: Settings): Opened {
-  const { factors, counts, adaptive, gamma, corrections, partsOf, forget } = lasting(settings);
   let run: Run | undefined;
+  const { factors, counts, adaptive, gamma, corrections, partsOf } = lasting(settings, () => run?.parts);
   let last = NOTHING;
   const report = (): KfacReport => (run ? reportOf(run.parts, run.passed, run.team?.team) : last);
   const dispose = (): void => {
@@ -95,7 +95,6 @@ export function open(settings: Settings): Opened {
     run?.parts.decompositions.dispose();
     for (const part of [factors, counts, adaptive, corrections]) part?.dispose();
     run = undefined;
-    forget();
   };
   const init = (params: readonly Param[]): Parts => {
     dispose();
