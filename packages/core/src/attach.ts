@@ -1,30 +1,35 @@
 import * as tf from '@tensorflow/tfjs';
-import { linksOf } from './chain.js';
+import { type Communicator, oneRank } from './communicator.js';
 import { FrugalError } from './errors.js';
-import { chainOptimizer, type FitOptions } from './fit-optimizer.js';
-import type { FusedActivation } from './kernels/bias-activation.js';
+import { chainOptimizer, type ChainOptimizer, type FitOptions } from './fit-optimizer.js';
+import { counted } from './geometry.js';
 import { registerKernels } from './kernels/register.js';
-import {
-  type CallableLayer,
-  leaves,
-  finalLayer,
-  outputLayers,
-  variableOf,
-  type Leaf,
-  type LinearLayer,
-} from './layers/keras.js';
-import { below } from './layers/below.js';
 import { findFusions, installFusion } from './layers/fuse.js';
-import { coverage, hasSoftmax, installLinear } from './layers/linear-layer.js';
+import { finalLayer, type Leaf, leaves } from './layers/keras.js';
+import { hasSoftmax, type SiteProduct } from './layers/layer-kind.js';
 import { installLogits, installTrainingLayer } from './layers/training-layers.js';
 import { linear } from './linear.js';
-import type { Method } from './method.js';
-import { type Counts, counted, exactProducts } from './products.js';
-import { mergeRules, type Rule } from './rule.js';
+import type { Link, Param } from './link.js';
+import type { Method, OpenedMethod } from './method.js';
+import { openMethods, type OpenedMethods } from './open-methods.js';
+import type { Reporting, RunContext } from './opened.js';
+import { mergeRules, type Observer } from './rule.js';
+import {
+  clearTally,
+  countInto,
+  nowhere,
+  type PassMode,
+  type RunningPass,
+  scopeLike,
+  startPass,
+  type Tally,
+  tallyOf,
+  total,
+} from './running-pass.js';
 import { clockAt, type Clock } from './schedule.js';
-import { openScope, type Scope } from './scope.js';
-import type { Product, Site } from './site.js';
-import type { Param, Transform } from './transform.js';
+import { openScope, partOfScope, type Scope } from './scope.js';
+import type { Site } from './site.js';
+import { findUncovered, paramsOf, type PlacedLayer, placeSites, type Uncovered } from './sites.js';
 
 /** What was multiplied at one site since `attach` or the last `resetReport`. */
 export interface SiteReport {
@@ -40,15 +45,19 @@ export interface SiteReport {
   readonly kept: number;
 }
 
-/** A trainable weight that no site covers, and why. */
-export interface Uncovered {
-  /** Name of the weight. */
-  readonly weight: string;
-  /** Why its products cannot be replaced. */
-  readonly reason: string;
+/** How {@link Attachment.begin} opens a step. */
+export interface BeginOptions {
+  /** Seed of the run. Default 0. */
+  readonly seed?: number;
+  /** Rank of this process. Default 0. */
+  readonly rank?: number;
+  /** Share of the examples of the step that this rank has. Default 1. */
+  readonly share?: number;
+  /** Leave a final softmax out of the forward pass? Default false. */
+  readonly logits?: boolean;
 }
 
-/** A model whose training step has its seams open. */
+/** A model whose training step has its seams open: a run, for as long as it is attached. */
 export interface Attachment {
   /** The weights whose products are replaced or observed. */
   readonly sites: readonly Site[];
@@ -58,95 +67,44 @@ export interface Attachment {
   readonly methods: readonly Method[];
   /** The trainable weights, as the chain sees them. */
   readonly params: readonly Param[];
-  /** An optimizer for `model.compile`: the links that the methods bring, then those given here. Refuses exchange links. */
-  optimizer(links: Transform | readonly Transform[], options?: FitOptions): tf.Optimizer;
+  /** What a link of this run is opened with. */
+  readonly context: RunContext;
+  /**
+   * An optimizer for `model.compile`: the links that the methods bring, then those given here. Refuses exchange links. Links
+   * that load something, as K-FAC its LAPACK, need `await optimizer.prepare()` before `fit`.
+   */
+  optimizer(links: Link | readonly Link[], options?: FitOptions): ChainOptimizer;
   /** What was multiplied, per site. */
   report(): SiteReport[];
   /** Sets the counts of `report` to zero. */
   resetReport(): void;
+  /** What a method or a link of this run tells of itself. */
+  of<Report>(description: Reporting<Report>): Report;
+  /** The methods as this run has opened them. */
+  readonly opened: OpenedMethods;
   /** The scope of the step that is open. */
   readonly scope: Scope;
-  /** For training loops of your own: opens the scope of a step. `logits` leaves a final softmax out of the forward pass. */
-  begin(clock: Clock, options?: { seed?: number; rank?: number; share?: number; logits?: boolean }): Scope;
-  /** Layers that draw, as dropout, draw again what they drew since `begin`: for a second pass over the batch of a step. */
-  rewind(): void;
-  /** Gives the model back as it was. */
+  /** For training loops of your own: opens the scope of a step. */
+  begin(clock: Clock, options?: BeginOptions): Scope;
+  /** Goes on to a later part of the step that is open, whose examples pass through after those before. */
+  nextPart(part: number): Scope;
+  /**
+   * Runs `body` with passes of its own: layers draw what they draw in the step, and nothing is counted. Observers of the
+   * methods look only where they belong to a rule.
+   */
+  look<T>(mode: Pick<PassMode, 'rules' | 'observers'>, body: () => T): T;
+  /** Gives the model back as it was, and frees what the methods hold. */
   detach(): void;
-}
-
-interface Tally {
-  readonly site: Site;
-  readonly rule: Rule | undefined;
-  readonly done: Counts;
-  readonly exact: Counts;
 }
 
 interface Runtime {
   scope: Scope;
-  logits: boolean;
-  calls: number;
+  pass: RunningPass;
+  mode: PassMode;
   open: boolean;
-  /** The layer that makes the model's output: the only one whose softmax is ever left out. */
-  readonly head: CallableLayer;
 }
 
-const zero = (): Counts => ({ forward: 0, inputGrad: 0, weightGrad: 0 });
-const total = (counts: Counts): number => counts.forward + counts.inputGrad + counts.weightGrad;
 const attached = new WeakSet<object>();
-
-function siteOf(
-  leaf: Leaf,
-  role: Site['role'],
-  index: number,
-  found: ReadonlyMap<CallableLayer, string>,
-): Site | undefined {
-  const layer = leaf.layer as LinearLayer;
-  const covered = coverage(layer);
-  if ('reason' in covered || layer.kernel === undefined) return undefined;
-  const bias = layer.bias ? { bias: variableOf(layer.bias) } : {};
-  const from = below(layer, found);
-  const kernel = variableOf(layer.kernel);
-  const site = { index, name: leaf.path, geometry: covered.geometry, kernel, ...bias, role };
-  return from ? { ...site, below: from } : site;
-}
-
-/** Installs the product kernel at a layer: counts what is done and what exact training would do. */
-function installSite(leaf: Leaf, tally: Tally, methods: readonly Method[], runtime: Runtime): () => void {
-  const { site, rule, done, exact } = tally;
-  const observers = methods.flatMap((method) => method.observer ?? []);
-  const products = counted(exactProducts(site.geometry), done);
-  const count = (product: Product, multiplyAdds: number): void => void (done[product] += multiplyAdds);
-  const product = (x: tf.Tensor, activation: FusedActivation): tf.Tensor => {
-    const call = { site, exact: products, count, scope: runtime.scope };
-    return linear(x, site.kernel, site.bias, { call, rule, observers, exact, activation });
-  };
-  return installLinear(leaf.layer as LinearLayer, product, () => runtime.logits && leaf.layer === runtime.head);
-}
-
-function findUncovered(all: readonly Leaf[], sites: readonly Site[]): Uncovered[] {
-  const covered = new Set(sites.flatMap((site) => [site.kernel.name, ...(site.bias ? [site.bias.name] : [])]));
-  return all.flatMap(({ layer }) => {
-    const state = coverage(layer);
-    const reason = 'reason' in state ? state.reason : 'the layer is not built';
-    return layer.trainableWeights
-      .filter((weight) => !covered.has(variableOf(weight).name))
-      .map((weight) => ({ weight: weight.name, reason }));
-  });
-}
-
-function paramsOf(model: tf.LayersModel, sites: readonly Site[]): Param[] {
-  const owner = new Map<string, Site>();
-  for (const site of sites) for (const v of [site.kernel, site.bias]) if (v) owner.set(v.name, site);
-  const seen = new Map<string, number>();
-  return model.trainableWeights.map((weight) => {
-    const value = weight.read() as tf.Variable;
-    const site = owner.get(value.name);
-    const uses = (seen.get(weight.originalName) ?? 0) + 1;
-    seen.set(weight.originalName, uses);
-    const name = uses === 1 ? weight.originalName : `${weight.originalName}#${uses}`;
-    return { name, value, ...(site && { site }) };
-  });
-}
 
 function checkModel(model: tf.LayersModel): void {
   if (!model.outputs?.length || model.layers.some((layer) => !layer.built)) {
@@ -167,38 +125,50 @@ function checkFree(model: tf.LayersModel, all: readonly Leaf[]): void {
   );
 }
 
-/** Every site of a model, with the rule that acts there. */
-function makeTallies(model: tf.LayersModel, all: readonly Leaf[], methods: readonly Method[]): Tally[] {
-  const outputs = outputLayers(model, (layer) => 'geometry' in coverage(layer));
-  const rules = methods.flatMap((method) => method.rule ?? []);
-  const tallies: Tally[] = [];
-  const found = new Map(
-    all.flatMap(({ layer, path }) => ('geometry' in coverage(layer) ? [[layer, path] as const] : [])),
-  );
-  for (const leaf of all) {
-    const site = siteOf(leaf, outputs.includes(leaf.layer) ? 'output' : 'hidden', tallies.length, found);
-    if (site) tallies.push({ site, rule: mergeRules(site, rules), done: zero(), exact: zero() });
-  }
-  return tallies;
+/** The product of a site in whatever pass runs: counts what is done and what exact training would do. */
+function productOf(tally: Tally, observers: readonly Observer[], runtime: Runtime): SiteProduct {
+  const { site, rule, done, exact } = tally;
+  const products = counted(site.geometry, done);
+  const count = countInto(done);
+  return (x, activation) => {
+    const { pass } = runtime;
+    const call = { site, scope: pass.scope, key: pass.keyOf(site) };
+    const bridge = { rule: pass.ruleOf(rule), observers: [...observers, ...pass.observers], activation };
+    return linear(x, site.kernel, site.bias, {
+      ...bridge,
+      ...(pass.counts
+        ? { call: { ...call, exact: products, count }, exact }
+        : { call: { ...call, exact: site.geometry.products }, exact: nowhere() }),
+    });
+  };
 }
 
 /** Overrides the layers; returns what undoes it. */
 function install(
   model: tf.LayersModel,
   all: readonly Leaf[],
-  tallies: readonly Tally[],
-  methods: readonly Method[],
+  placed: readonly PlacedLayer[],
+  productAt: (site: Site) => SiteProduct,
   runtime: Runtime,
 ): (() => void)[] {
-  const layers = all.map(({ layer }) => layer);
-  const fusions = findFusions(model, layers);
+  const head = finalLayer(model);
+  const fusions = findFusions(
+    model,
+    all.map(({ layer }) => layer),
+  );
   const fused = new Set(fusions.flatMap(({ norm, add, relu }) => [norm, add, relu]));
-  const single = all.flatMap((leaf, index) => {
-    if (fused.has(leaf.layer)) return [];
-    const tally = tallies.find(({ site }) => site.name === leaf.path);
-    return tally ? [installSite(leaf, tally, methods, runtime)] : installOther(leaf, index, runtime);
+  const others = all.flatMap(({ layer }, index) => {
+    if (fused.has(layer)) return [];
+    // The only layer whose softmax is ever left out.
+    const logits = (): boolean => runtime.pass.logits && layer === head;
+    const own = placed.find((at) => at.layer === layer);
+    if (own) return [own.kind.install(own.layer, own.sites.map(productAt), logits)];
+    const seed = (): number => runtime.pass.scope.random('layer', index, runtime.pass.nextDraw()).seed();
+    const installed = installTrainingLayer(layer, seed);
+    if (installed) return [installed];
+    return layer === head && hasSoftmax(layer) ? [installLogits(layer, logits)] : [];
   });
-  return [...fusions.map(installFusion), ...single];
+  return [...fusions.map(installFusion), ...others];
 }
 
 const reportOf = ({ site, rule, done, exact }: Tally): SiteReport => ({
@@ -221,101 +191,124 @@ const reportOf = ({ site, rule, done, exact }: Tally): SiteReport => ({
  * ```
  */
 export function attach(model: tf.LayersModel, ...methods: readonly Method[]): Attachment {
+  return attachOn(model, methods, oneRank);
+}
+
+/** As {@link attach}, for a run of several ranks. */
+export function attachOn(model: tf.LayersModel, methods: readonly Method[], communicator: Communicator): Attachment {
   checkModel(model);
   const all = leaves(model);
   checkFree(model, all);
-  const attachment = open(model, all, methods, () => all.forEach(({ layer }) => attached.delete(layer)));
-  for (const { layer } of all) attached.add(layer);
-  return attachment;
-}
-
-/**
- * As {@link attach}, also on a model that is attached already: for measurements in the middle of a run. Until `detach`,
- * which must come before the next step of the run, the model trains with these methods only, on scopes of their own, and
- * the run's report counts nothing.
- *
- * @throws {@link FrugalError} as `attach`, but for models that are attached
- */
-export function attachWithin(model: tf.LayersModel, ...methods: readonly Method[]): Attachment {
-  checkModel(model);
-  return open(model, leaves(model), methods, () => undefined);
-}
-
-function open(model: tf.LayersModel, all: readonly Leaf[], methods: readonly Method[], ended: () => void): Attachment {
   registerKernels(tf.getBackend());
-  const head = finalLayer(model);
-  const runtime: Runtime = { scope: openScope(clockAt(0), 0), logits: false, calls: 0, open: true, head };
-  const tallies = makeTallies(model, all, methods);
-  const undo = install(model, all, tallies, methods, runtime);
-  const detach = (): void => {
-    if (!runtime.open) return;
-    runtime.open = false;
-    for (const restore of undo) restore();
-    runtime.scope.end();
-    ended();
-  };
-  return assemble(
-    model,
-    methods,
-    tallies,
-    findUncovered(
-      all,
-      tallies.map((t) => t.site),
-    ),
-    runtime,
-    detach,
-  );
+  const placed = placeSites(model, all);
+  const sites = placed.flatMap((layer) => layer.sites);
+  const params = paramsOf(model.trainableWeights, sites);
+  const statistics = paramsOf(model.nonTrainableWeights, []);
+  const opened = openMethods(methods, { model, params, statistics, sites, communicator });
+  try {
+    const attachment = assemble(model, all, placed, opened);
+    for (const { layer } of all) attached.add(layer);
+    return attachment;
+  } catch (error) {
+    opened.dispose();
+    throw error;
+  }
 }
 
-function installOther(leaf: Leaf, index: number, runtime: Runtime): (() => void)[] {
-  const seed = (): number => runtime.scope.random('layer', index, runtime.calls++).seed();
-  const installed = installTrainingLayer(leaf.layer, seed);
-  if (installed) return [installed];
-  const softmaxHead = leaf.layer === runtime.head && hasSoftmax(leaf.layer);
-  return softmaxHead ? [installLogits(leaf.layer, () => runtime.logits)] : [];
+function openRuntime(): Runtime {
+  const scope = openScope(clockAt(0), 0);
+  const mode: PassMode = { logits: false, counts: true, rules: 'on', observers: [] };
+  return { scope, mode, pass: startPass(scope, mode), open: true };
+}
+
+/** Runs `body` while another pass runs, on a scope of its own. */
+function lookWith<T>(runtime: Runtime, { rules, observers }: Pick<PassMode, 'rules' | 'observers'>, body: () => T): T {
+  const before = runtime.pass;
+  const scope = scopeLike(runtime.scope);
+  runtime.pass = startPass(scope, { ...runtime.mode, counts: false, rules, observers });
+  try {
+    return body();
+  } finally {
+    runtime.pass = before;
+    scope.end();
+  }
 }
 
 function assemble(
   model: tf.LayersModel,
-  methods: readonly Method[],
-  tallies: readonly Tally[],
-  uncovered: readonly Uncovered[],
-  runtime: Runtime,
-  detach: () => void,
+  all: readonly Leaf[],
+  placed: readonly PlacedLayer[],
+  opened: OpenedMethods,
 ): Attachment {
-  const sites = tallies.map(({ site }) => site);
-  const params = paramsOf(model, sites);
+  const runtime = openRuntime();
+  const { context, methods } = opened;
+  const { sites, params } = context;
+  const rules = [...methods.values()].flatMap(({ rule }) => rule ?? []);
+  const tallies = new Map(sites.map((site) => [site, tallyOf(site, mergeRules(site, rules))]));
+  const watching = observersOf([...methods.values()], runtime);
+  const productAt = (site: Site): SiteProduct => productOf(tallies.get(site) as Tally, watching, runtime);
+  const undo = install(model, all, placed, productAt, runtime);
   const attachment: Attachment = {
     sites,
-    uncovered,
-    methods,
     params,
-    detach,
+    context,
+    opened,
+    uncovered: findUncovered(all, sites),
+    methods: [...methods.keys()],
     get scope() {
       return runtime.scope;
     },
-    optimizer: (given, options) => chainOptimizer(attachment, linksOf(methods, given), options),
+    optimizer: (links, options) => chainOptimizer(attachment, [links].flat(), options),
+    of: (description) => opened.of(description),
     begin(clock, { seed = 0, rank = 0, share = 1, logits = false } = {}) {
-      if (!runtime.open) {
-        throw new FrugalError(
-          'CONFIG',
-          `Model ${model.name} is detached: it would train without its methods. Attach it again.`,
-        );
-      }
+      if (!runtime.open) throw detached(model);
       runtime.scope.end();
       runtime.scope = openScope(clock, seed, rank, share);
-      runtime.logits = logits;
-      runtime.calls = 0;
+      runtime.mode = { ...runtime.mode, logits };
+      runtime.pass = startPass(runtime.scope, runtime.mode);
       return runtime.scope;
     },
-    rewind: () => void (runtime.calls = 0),
-    report: () => tallies.map(reportOf),
-    resetReport() {
-      for (const { done, exact } of tallies) {
-        Object.assign(done, zero());
-        Object.assign(exact, zero());
-      }
+    nextPart(part) {
+      const scope = partOfScope(runtime.scope, part);
+      runtime.pass = startPass(scope, runtime.mode);
+      return scope;
+    },
+    look: (mode, body) => lookWith(runtime, mode, body),
+    report: () => [...tallies.values()].map(reportOf),
+    resetReport: () => tallies.forEach(clearTally),
+    detach() {
+      if (!runtime.open) return;
+      runtime.open = false;
+      for (const restore of undo) restore();
+      runtime.scope.end();
+      opened.dispose();
+      all.forEach(({ layer }) => attached.delete(layer));
     },
   };
   return attachment;
+}
+
+const detached = ({ name }: tf.LayersModel): FrugalError =>
+  new FrugalError(
+    'CONFIG',
+    `Model ${name} is detached: it would train without its methods. Attach it again.`,
+  );
+
+/**
+ * The observers of methods. In a pass that only looks, those see what happens whose method has a rule: it may need what they
+ * see.
+ */
+function observersOf(methods: readonly OpenedMethod[], runtime: Runtime): Observer[] {
+  return methods.flatMap(({ rule, observer }) => {
+    if (!observer) return [];
+    const looks = (): boolean => runtime.pass.counts || (rule !== undefined && runtime.pass.ruleOf(rule) !== undefined);
+    return [
+      {
+        name: observer.name,
+        onBackward: (call, x, dy) => {
+          if (looks()) observer.onBackward(call, x, dy);
+        },
+      } satisfies Observer,
+    ];
+  });
 }

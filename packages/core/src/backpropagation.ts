@@ -1,48 +1,84 @@
 import * as tf from '@tensorflow/tfjs';
+import type { Chain } from './chain.js';
 import { FrugalError } from './errors.js';
-import type { Passes } from './probe.js';
-import type { Run, TrainOptions } from './run.js';
+import type { Param } from './link.js';
+import { type PassContext, penalised, stepOf } from './run-pass.js';
+import type { TrainOptions } from './run.js';
 import type { Scope } from './scope.js';
 import type { Batch, StepReport } from './step.js';
-import type { Communicator } from './communicator.js';
 
 /** What a step needs of a run. */
-export interface StepContext extends Pick<Run, 'model' | 'attachment' | 'links' | 'loss' | 'title'> {
-  readonly options: Pick<TrainOptions, 'checkpoint' | 'communicator'>;
+export interface StepContext extends PassContext {
+  readonly chain: Chain;
+  readonly title: string;
+  /** Parts that a batch passes through in. */
+  readonly accumulate: number;
+  /** Does it cost nothing to read a number from the engine? */
+  readonly freeReads: boolean;
+  readonly options: Pick<TrainOptions, 'checkpoint'>;
 }
 
-interface Forward {
-  readonly gradients: Map<string, tf.Tensor>;
-  readonly report: StepReport;
+/** What a step gave: numbers, or what the engine will have computed when somebody asks. */
+export interface Outcome {
+  readonly loss: number | tf.Scalar;
+  readonly correct?: number | tf.Scalar | undefined;
 }
 
-/** The loss with the penalties of kernel and bias regularisers, as fit adds them. */
-function penalised(model: tf.LayersModel, loss: tf.Scalar): tf.Scalar {
-  return model.calculateLosses().reduce<tf.Scalar>((sum, penalty) => tf.add(sum, penalty), loss);
-}
+/** Loss, correct predictions and gradients by variable name, as a container that `tf.tidy` knows. */
+type Passed = { readonly loss: tf.Scalar; readonly correct?: tf.Scalar; readonly gradients: tf.NamedTensorMap };
 
-/** Forward and backward pass. Checks the loss before any weight moves. */
-function backpropagate(run: StepContext, batch: Batch, step: number): Forward {
-  const { model, attachment, loss } = run;
-  let correct: number | undefined;
+/** Forward and backward pass over a part of a step, which has this share of its examples. */
+function passThrough({ model, attachment, loss }: StepContext, batch: Batch, share: number): Passed {
+  let counted: tf.Scalar | undefined;
   const variables = attachment.params.map(({ value }) => value);
   const { value, grads } = tf.variableGrads(() => {
     const outputs = model.apply(batch.xs, { training: true }) as tf.Tensor;
     const result = loss.compute(outputs, batch.ys);
-    // Read here: the tape's own tidy disposes it with the other intermediates.
-    correct = result.correct?.dataSync()[0];
-    return penalised(model, result.loss);
+    // The tape's own tidy would dispose it with the other intermediates.
+    counted = result.correct && tf.keep(result.correct);
+    const whole = penalised(model, result.loss);
+    return share === 1 ? whole : tf.mul(whole, share);
   }, variables);
-  const number = value.dataSync()[0] as number;
-  if (!Number.isFinite(number)) throw nonFinite(run, step, number);
-  const report = { loss: number, ...(correct !== undefined && { correct }) };
-  const gradients = new Map(
-    attachment.params.flatMap(({ name, value: w }) => {
-      const gradient = grads[w.name];
+  const correct = counted?.clone() as tf.Scalar | undefined;
+  counted?.dispose();
+  return { loss: value, gradients: grads, ...(correct && { correct }) };
+}
+
+function sumOf(a: Passed, b: Passed): Passed {
+  const gradients = { ...a.gradients };
+  for (const [name, gradient] of Object.entries(b.gradients))
+    gradients[name] = gradients[name] ? tf.add(gradients[name], gradient) : gradient;
+  const correct = a.correct && b.correct && tf.add<tf.Scalar>(a.correct, b.correct);
+  return { loss: tf.add(a.loss, b.loss), gradients, ...(correct && { correct }) };
+}
+
+/** The batch in parts, one after the other, with the gradients of the whole. */
+function passThroughParts(run: StepContext, { xs, ys }: Batch): Passed {
+  const examples = xs.shape[0] as number;
+  const parts = Math.min(run.accumulate, examples);
+  if (parts <= 1) return passThrough(run, { xs, ys }, 1);
+  let sum: Passed | undefined;
+  for (let part = 0; part < parts; part++) {
+    const [from, to] = [part, part + 1].map((p) => Math.floor((p * examples) / parts)) as [number, number];
+    if (part > 0) run.attachment.nextPart(part);
+    const before = sum;
+    sum = tf.tidy(() => {
+      const own = { xs: tf.slice(xs, from, to - from), ys: tf.slice(ys, from, to - from) };
+      const passed = passThrough(run, own, (to - from) / examples);
+      return before ? sumOf(before, passed) : passed;
+    });
+    if (before) tf.dispose(before as unknown as tf.TensorContainer);
+  }
+  return sum as Passed;
+}
+
+function gradientsByName(params: readonly Param[], gradients: tf.NamedTensorMap): Map<string, tf.Tensor> {
+  return new Map(
+    params.flatMap(({ name, value }) => {
+      const gradient = gradients[value.name];
       return gradient ? [[name, gradient] as const] : [];
     }),
   );
-  return { gradients, report };
 }
 
 const nonFiniteWeight = (run: StepContext): string | undefined =>
@@ -58,7 +94,8 @@ export function checkFinite(run: StepContext, step: number): void {
   );
 }
 
-function nonFinite(run: StepContext, step: number, loss: number): FrugalError {
+/** The error of a loss that is not finite. */
+export function nonFinite(run: StepContext, step: number, loss: number): FrugalError {
   const culprit = nonFiniteWeight(run);
   const where = culprit === undefined ? 'all weights are still finite' : `the first non-finite weight is ${culprit}`;
   const kept = run.options.checkpoint ? `The last checkpoint in ${run.options.checkpoint.folder} is kept. ` : '';
@@ -68,92 +105,102 @@ function nonFinite(run: StepContext, step: number, loss: number): FrugalError {
   );
 }
 
-/** One step by back-propagation, without exchange: everything inside one tidy. */
-function localStep(run: StepContext, batch: Batch, scope: Scope): StepReport {
-  let report: StepReport = { loss: Number.NaN };
-  tf.tidy(() => {
-    const forward = backpropagate(run, batch, scope.clock.step);
-    run.links.apply(forward.gradients, run.attachment.params, scope);
-    report = forward.report;
-  });
-  return report;
+/** Reads loss and counts where that is free, and checks the loss before any weight moves. */
+function outcomeOf(run: StepContext, { loss, correct }: Passed, step: number): Outcome {
+  if (!run.freeReads) return { loss: tf.keep(loss.clone()), correct: correct && tf.keep(correct.clone()) };
+  const value = loss.dataSync()[0] as number;
+  if (!Number.isFinite(value)) throw nonFinite(run, step, value);
+  return { loss: value, correct: correct?.dataSync()[0] };
 }
 
-/** One step by back-propagation whose updates are awaited from other ranks. */
-async function exchangeStep(
-  run: StepContext,
-  batch: Batch,
-  scope: Scope,
-  communicator: Communicator,
-): Promise<StepReport> {
-  let report: StepReport = { loss: Number.NaN };
-  const gradients = tf.tidy(() => {
-    const forward = backpropagate(run, batch, scope.clock.step);
-    report = forward.report;
-    return Object.fromEntries(forward.gradients);
-  });
-  await run.links.applyAsync(new Map(Object.entries(gradients)), run.attachment.params, scope, communicator);
-  return report;
+/** All that an update may change on the engine. */
+function changing({ chain, attachment }: StepContext): tf.Variable[] {
+  const state = [...chain.state().values(), ...attachment.opened.state().values()];
+  const { params, statistics } = attachment.context;
+  const weights = [...params, ...statistics].map(({ value }) => value);
+  return [...weights, ...state.filter((kept): kept is tf.Variable => kept instanceof tf.Variable)];
 }
 
-/** Runs `pass`, after which the weights that are not trained are what they were. */
-function keepStatistics({ model, attachment }: StepContext, pass: () => number): number {
-  const copies = model.nonTrainableWeights.map((weight) => {
-    const variable = weight.read() as tf.Variable;
-    return [variable, variable.clone()] as const;
-  });
-  attachment.rewind();
-  try {
-    return tf.tidy(pass);
-  } finally {
-    attachment.rewind();
-    for (const [variable, copy] of copies) {
-      variable.assign(copy);
-      copy.dispose();
-    }
-  }
-}
-
-/** A copy that the tape does not know: no gradient flows through what is made of it. */
-const constantOf = (tensor: tf.Tensor): tf.Tensor => tf.tensor(tensor.dataSync(), tensor.shape, tensor.dtype);
-
-/** The further passes that probes may make over a batch. */
-function passesOf(run: StepContext, { xs, ys }: Batch): Passes {
-  const { model, attachment, loss } = run;
-  const outputs = (): tf.Tensor => model.apply(xs, { training: true }) as tf.Tensor;
-  return {
-    loss,
-    evaluate: () =>
-      keepStatistics(run, () => penalised(model, loss.compute(outputs(), ys).loss).dataSync()[0] as number),
-    backward: (targets) => {
-      keepStatistics(run, () => {
-        const variables = attachment.params.map(({ value }) => value);
-        const of = (): tf.Scalar => {
-          const given = outputs();
-          return loss.compute(given, targets(constantOf(given))).loss;
-        };
-        return tf.variableGrads(of, variables).value.dataSync()[0] as number;
-      });
-    },
+/**
+ * Takes back what an update has changed if the loss is not finite, without asking the engine: for engines where the loss is not
+ * read before the update. Returns what does that.
+ */
+function guard(run: StepContext, { loss }: Outcome): () => void {
+  if (typeof loss === 'number') return () => undefined;
+  const before = changing(run).map((variable) => [variable, variable.clone()] as const);
+  return () => {
+    tf.tidy(() => {
+      const finite = tf.isFinite(loss);
+      for (const [variable, old] of before) variable.assign(tf.where(finite, variable, old));
+    });
+    for (const [, old] of before) old.dispose();
   };
 }
 
-/** One step with the passes of probes around it. */
-export async function oneStep(run: StepContext, batch: Batch, scope: Scope): Promise<StepReport> {
-  const probes = run.attachment.methods.flatMap((method) => method.probes ?? []);
-  if (probes.length === 0) return bareStep(run, batch, scope);
-  const passes = passesOf(run, batch);
-  for (const probe of probes) probe.before?.(passes, scope);
-  const report = await bareStep(run, batch, scope);
-  for (const probe of probes) probe.after?.(passes, scope);
-  return report;
+/** One step by back-propagation, without exchange: everything inside one tidy. */
+function localStep(run: StepContext, batch: Batch, scope: Scope): Outcome {
+  let outcome: Outcome | undefined;
+  tf.tidy(() => {
+    const passed = passThroughParts(run, batch);
+    outcome = outcomeOf(run, passed, scope.clock.step);
+    const undo = guard(run, outcome);
+    run.chain.apply(gradientsByName(run.attachment.params, passed.gradients), scope);
+    undo();
+  });
+  return outcome as unknown as Outcome;
 }
 
-/** One step of a run: the method that replaces the whole step if there is one, or back-propagation. */
-async function bareStep(run: StepContext, batch: Batch, scope: Scope): Promise<StepReport> {
-  const { communicator } = run.options;
-  const whole = run.attachment.methods.find((method) => method.step)?.step;
-  if (whole) return whole.step(batch, run.attachment.params, scope, communicator);
-  if (run.links.exchange !== undefined && communicator) return exchangeStep(run, batch, scope, communicator);
-  return localStep(run, batch, scope);
+/** One step by back-propagation whose updates are awaited from other ranks. */
+async function exchangeStep(run: StepContext, batch: Batch, scope: Scope): Promise<Outcome> {
+  let outcome: Outcome | undefined;
+  const gradients = tf.tidy(() => {
+    const passed = passThroughParts(run, batch);
+    outcome = outcomeOf(run, passed, scope.clock.step);
+    return passed.gradients;
+  });
+  const given = outcome as unknown as Outcome;
+  const undo = guard(run, given);
+  await run.chain.applyAsync(gradientsByName(run.attachment.params, gradients), scope);
+  undo();
+  return given;
+}
+
+/** The step itself: by the method that replaces it if there is one, or by back-propagation. */
+async function bareStep(run: StepContext, batch: Batch, scope: Scope): Promise<Outcome> {
+  const whole = [...run.attachment.opened.methods.values()].find(({ step }) => step)?.step;
+  if (whole) {
+    const report = await whole.step(stepOf(run, batch, scope));
+    run.chain.moved(scope);
+    return report;
+  }
+  return run.chain.exchange === undefined ? localStep(run, batch, scope) : exchangeStep(run, batch, scope);
+}
+
+/** One step with the passes of probes around it. */
+export async function oneStep(run: StepContext, batch: Batch, scope: Scope): Promise<Outcome> {
+  const probes = [...run.attachment.opened.methods.values()].flatMap((method) => method.probes ?? []);
+  if (probes.length === 0) return bareStep(run, batch, scope);
+  const step = stepOf(run, batch, scope);
+  for (const probe of probes) probe.before?.(step);
+  const outcome = await bareStep(run, batch, scope);
+  for (const probe of probes) probe.after?.(step);
+  return outcome;
+}
+
+/** The numbers of some steps: one read from the engine, which disposes what they were. */
+export async function readOutcomes(outcomes: readonly Outcome[]): Promise<StepReport[]> {
+  const tensors = outcomes.flatMap(({ loss, correct }) => [loss, correct]).filter((x) => x instanceof tf.Tensor);
+  if (tensors.length === 0) return outcomes as StepReport[];
+  const stacked = tf.stack(tensors);
+  tf.dispose(tensors);
+  const values = await stacked.data();
+  stacked.dispose();
+  let next = 0;
+  const numberOf = (x: number | tf.Tensor | undefined): number | undefined =>
+    x instanceof tf.Tensor ? values[next++] : x;
+  return outcomes.map(({ loss, correct }) => {
+    const report = { loss: numberOf(loss) as number };
+    const count = numberOf(correct);
+    return count === undefined ? report : { ...report, correct: count };
+  });
 }

@@ -1,23 +1,31 @@
 import * as tf from '@tensorflow/tfjs';
-import { FrugalError } from './errors.js';
-import type { Method } from './method.js';
+import type { Link, OpenedExchange, OpenedGradient, OpenedLink, OpenedUpdate, OpenedWeights, Param, Updates } from './link.js';
+import { checkChain, exchangeIn } from './links.js';
+import type { RunContext, State } from './opened.js';
+import type { Schedule } from './schedule.js';
 import type { Scope } from './scope.js';
-import type { Communicator } from './communicator.js';
-import type { ExchangeTransform, LocalTransform, Param, State, Transform, Updates } from './transform.js';
 
-/** The links between dW and W as one: what the trainer and the `fit` adapter run. */
+/** The links between dW and W, opened for one run: what the trainer and the `fit` adapter run. */
 export interface Chain {
   /** The links, in order. */
-  readonly links: readonly Transform[];
+  readonly links: readonly Link[];
   /** Name of the first exchange link, if there is one: then `applyAsync` must be used. */
   readonly exchange: string | undefined;
-  /** Makes the state of all links; later calls do nothing. */
-  init(params: readonly Param[]): void;
+  /** Is there a link that must be prepared? */
+  readonly prepares: string | undefined;
+  /** Loads what links must await. */
+  prepare(): Promise<void>;
   /** Turns gradients into new weights. Only without exchange links. */
-  apply(gradients: Updates, params: readonly Param[], scope: Scope): void;
+  apply(gradients: Updates, scope: Scope): void;
   /** Turns gradients into new weights, awaiting other ranks. The gradients are disposed. */
-  applyAsync(gradients: Updates, params: readonly Param[], scope: Scope, communicator: Communicator): Promise<void>;
-  /** State of all links, by name. */
+  applyAsync(gradients: Updates, scope: Scope): Promise<void>;
+  /** Lets the links behind the update follow weights that something else has moved. */
+  moved(scope: Scope): void;
+  /** The learning rate of a weight. */
+  rateOf(param: Param): Schedule | undefined;
+  /** What validation and the end of the run use in place of the weights; empty for the weights. Borrowed. */
+  settled(): ReadonlyMap<string, tf.Tensor>;
+  /** State of all links, by name; a name that stands twice ends in `#2`. */
   state(): State;
   /** Current values of the hyper-parameters of all links. */
   hyperparameters(scope: Scope): Record<string, number>;
@@ -25,63 +33,14 @@ export interface Chain {
   dispose(): void;
 }
 
-/**
- * The links of a run, in order: those that the methods bring, unless they are listed among the ones given, then these.
- *
- * @throws {@link FrugalError} `CONFIG` for an exchange link of a method that is not listed: whether it stands before or after the sum
- * over ranks is another algorithm
- */
-export function linksOf(methods: readonly Method[], given: Transform | readonly Transform[]): Transform[] {
-  const listed = [given].flat();
-  const brought = methods.flatMap((method) => method.transforms ?? []).filter((link) => !listed.includes(link));
-  const unplaced = brought.find((link) => link.kind === 'exchange');
-  if (unplaced)
-    throw new FrugalError(
-      'CONFIG',
-      `${unplaced.name}: expected its link, which exchanges with other ranks, to be listed in optimizer but it is not. Put it where it belongs, as in optimizer: [allReduce(), method.link, sgd({ … })].`,
-    );
-  return [...brought, ...listed];
-}
+type Before = { readonly kind: 'gradient'; readonly opened: OpenedGradient } | { readonly kind: 'exchange'; readonly opened: OpenedExchange };
 
-/** W += ΔW. */
-function add(updates: Updates, params: readonly Param[]): void {
-  for (const { name, value } of params) {
-    const update = updates.get(name);
-    if (update) value.assign(tf.add(value, update));
-  }
-}
-
-/** Runs local links; the last link of the chain applies, by its fused form if it has one. */
-function runLocal(
-  links: readonly LocalTransform[],
-  last: boolean,
-  updates: Updates,
-  params: readonly Param[],
-  scope: Scope,
-): Updates {
-  let current = updates;
-  links.forEach((link, index) => {
-    const isLast = last && index === links.length - 1;
-    if (isLast && link.apply) {
-      link.apply(current, params, scope);
-    } else {
-      current = link.update(current, params, scope);
-      if (isLast) add(current, params);
-    }
-  });
-  return current;
-}
-
-/** Splits links into runs of one kind. */
-function segments(links: readonly Transform[]): (readonly LocalTransform[] | ExchangeTransform)[] {
-  const result: (LocalTransform[] | ExchangeTransform)[] = [];
-  for (const link of links) {
-    const previous = result.at(-1);
-    if (link.kind === 'exchange') result.push(link);
-    else if (Array.isArray(previous)) previous.push(link);
-    else result.push([link]);
-  }
-  return result;
+/** The links of a run by what they do. */
+interface Parts {
+  readonly before: readonly Before[];
+  readonly update: OpenedUpdate | undefined;
+  readonly exchanging: boolean;
+  readonly after: readonly OpenedWeights[];
 }
 
 const disposeExcept = (old: Updates, fresh: Updates): void => {
@@ -89,62 +48,113 @@ const disposeExcept = (old: Updates, fresh: Updates): void => {
   for (const tensor of old.values()) if (!kept.has(tensor)) tensor.dispose();
 };
 
-async function runSegments(
-  links: readonly Transform[],
-  gradients: Updates,
-  params: readonly Param[],
-  scope: Scope,
-  communicator: Communicator,
-): Promise<void> {
-  let current = gradients;
-  const parts = segments(links);
-  for (const [index, part] of parts.entries()) {
-    const last = index === parts.length - 1;
-    const before = current;
-    if ('kind' in part) {
-      current = await part.exchange(before, params, scope, communicator);
-    } else {
-      const fresh = tf.tidy(() => Object.fromEntries(runLocal(part, last, before, params, scope)));
-      current = new Map(Object.entries(fresh));
-    }
-    disposeExcept(before, current);
-    if (last && 'kind' in part) tf.tidy(() => add(current, params));
+const follow = (after: readonly OpenedWeights[], scope: Scope): void => {
+  if (after.length > 0)
+    tf.tidy(() => {
+      for (const link of after) link.moved(scope);
+    });
+};
+
+/** Runs of gradient links, with the exchanges between them. */
+function segmentsOf(before: readonly Before[]): (readonly OpenedGradient[] | OpenedExchange)[] {
+  const result: (OpenedGradient[] | OpenedExchange)[] = [];
+  for (const link of before) {
+    const previous = result.at(-1);
+    if (link.kind === 'exchange') result.push(link.opened);
+    else if (Array.isArray(previous)) previous.push(link.opened);
+    else result.push([link.opened]);
   }
+  return result;
+}
+
+const throughAll = (links: readonly OpenedGradient[], gradients: Updates, scope: Scope): Updates =>
+  links.reduce<Updates>((current, link) => link.transform(current, scope), gradients);
+
+async function runAwaiting({ before, update, exchanging, after }: Parts, gradients: Updates, scope: Scope): Promise<void> {
+  let current = gradients;
+  for (const part of segmentsOf(before)) {
+    const old = current;
+    current = Array.isArray(part)
+      ? new Map(Object.entries(tf.tidy(() => Object.fromEntries(throughAll(part, old, scope)))))
+      : await (part as OpenedExchange).exchange(old, scope);
+    disposeExcept(old, current);
+  }
+  if (exchanging) await update?.apply(current, scope);
+  else tf.tidy(() => void update?.apply(current, scope));
   for (const tensor of current.values()) tensor.dispose();
+  follow(after, scope);
+}
+
+/** State by name. Links of one kind in one chain have equal names. */
+function statesOf(all: Iterable<OpenedLink>): State {
+  const states = new Map<string, tf.Variable | Float64Array>();
+  for (const link of all) {
+    for (const [name, kept] of link.state?.() ?? []) {
+      let unique = name;
+      for (let use = 2; states.has(unique); use++) unique = `${name}#${use}`;
+      states.set(unique, kept);
+    }
+  }
+  return states;
+}
+
+function partsOf(opened: ReadonlyMap<Link, OpenedLink>): Parts {
+  const all = [...opened];
+  const update = all.find(([{ kind }]) => kind === 'update');
+  return {
+    before: all.flatMap(([{ kind }, link]): Before[] =>
+      kind === 'gradient'
+        ? [{ kind, opened: link as OpenedGradient }]
+        : kind === 'exchange'
+          ? [{ kind, opened: link as OpenedExchange }]
+          : [],
+    ),
+    update: update?.[1] as OpenedUpdate | undefined,
+    exchanging: update?.[0].kind === 'update' && update[0].exchanges === true,
+    after: all.flatMap(([{ kind }, link]) => (kind === 'weights' ? [link as OpenedWeights] : [])),
+  };
 }
 
 /**
- * Makes one chain of links.
+ * Opens links for one run.
  *
- * @throws {@link FrugalError} `CONFIG` when there is no link
+ * @param owner - names the caller in errors
+ * @throws {@link FrugalError} `CONFIG` where they make no chain, with the right order
  */
-export function chain(links: readonly Transform[]): Chain {
-  if (links.length === 0)
-    throw new FrugalError('CONFIG', 'A chain needs at least one link, for example sgd({ learningRate: 0.1 }).');
-  let ready = false;
+export function openChain(owner: string, links: readonly Link[], context: RunContext): Chain {
+  const update = checkChain(owner, links);
+  return openLinks(links, context, (param) => update.rateOf(param));
+}
+
+/** Opens links that need not have an update. */
+export function openLinks(links: readonly Link[], context: RunContext, rateOf: Chain['rateOf']): Chain {
+  const opened = new Map(links.map((link) => [link, link.open(context) as OpenedLink]));
+  for (const [link, own] of opened) context.opened.set(link, own);
+  const parts = partsOf(opened);
+  const all = [...opened.values()];
   return {
     links,
-    exchange: links.find((link) => link.kind === 'exchange')?.name,
-    init(params) {
-      if (!ready) {
-        tf.tidy(() => {
-          for (const link of links) link.init(params);
-        });
-      }
-      ready = true;
+    exchange: exchangeIn(links),
+    prepares: links.find((link) => opened.get(link)?.prepare !== undefined)?.name,
+    async prepare() {
+      for (const link of all) await link.prepare?.();
     },
-    apply(gradients, params, scope) {
+    apply(gradients, scope) {
       tf.tidy(() => {
-        runLocal(links as readonly LocalTransform[], true, gradients, params, scope);
+        const changed = throughAll(parts.before.map(({ opened: link }) => link as OpenedGradient), gradients, scope);
+        void parts.update?.apply(changed, scope);
       });
+      follow(parts.after, scope);
     },
-    applyAsync: (gradients, params, scope, communicator) => runSegments(links, gradients, params, scope, communicator),
-    state: () => new Map(links.flatMap((link) => [...link.state()])),
+    applyAsync: (gradients, scope) => runAwaiting(parts, gradients, scope),
+    moved: (scope) => follow(parts.after, scope),
+    rateOf,
+    settled: () => new Map([parts.update, ...parts.after].flatMap((link) => [...(link?.settled?.() ?? [])])),
+    state: () => statesOf(all),
     hyperparameters: (scope) =>
-      Object.fromEntries(links.flatMap((link) => Object.entries(link.hyperparameters?.(scope) ?? {}))),
+      Object.fromEntries(all.flatMap((link) => Object.entries(link.hyperparameters?.(scope) ?? {}))),
     dispose() {
-      for (const link of links) link.dispose();
-      ready = false;
+      for (const link of all) link.dispose?.();
     },
   };
 }

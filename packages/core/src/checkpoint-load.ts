@@ -3,9 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { type Cursor, engineName, FORMAT, MANIFEST, type Manifest, nameOf, steps, type Stored } from './checkpoint.js';
-import type { Communicator } from './communicator.js';
+import { type Communicator, oneRank } from './communicator.js';
 import { FrugalError } from './errors.js';
-import { gatherOne, oneRank } from './ranks.js';
+import type { State } from './opened.js';
+import { gatherOne } from './ranks.js';
 import { decodeSafetensors, type NamedArray } from './safetensors.js';
 
 async function readManifest<T>(path: string): Promise<Manifest<T>> {
@@ -25,16 +26,22 @@ async function readState(path: string, { name, sha256 }: Stored): Promise<Map<st
 
 /** The mean of the states of several ranks, summed in float64 and rounded once; one state in memory beside the sum. */
 async function meanState(path: string, files: readonly Stored[]): Promise<Map<string, NamedArray>> {
-  const sums = new Map<string, { shape: readonly number[]; values: Float64Array }>();
+  const sums = new Map<string, { single: boolean; shape: readonly number[]; values: Float64Array }>();
   for (const file of files) {
     for (const [name, { shape, values }] of await readState(path, file)) {
-      const sum = sums.get(name) ?? { shape, values: new Float64Array(values.length) };
+      const single = values instanceof Float32Array;
+      const sum = sums.get(name) ?? { single, shape, values: new Float64Array(values.length) };
       sums.set(name, sum);
       for (let i = 0; i < values.length; i++) sum.values[i] = (sum.values[i] as number) + (values[i] as number);
     }
   }
-  const mean = (sum: Float64Array): Float32Array => Float32Array.from(sum, (value) => value / files.length);
-  return new Map([...sums].map(([name, { shape, values }]) => [name, { shape, values: mean(values) }]));
+  const mean = (sum: Float64Array): Float64Array => sum.map((value) => value / files.length);
+  return new Map(
+    [...sums].map(([name, { single, shape, values }]) => [
+      name,
+      { shape, values: single ? Float32Array.from(mean(values)) : mean(values) },
+    ]),
+  );
 }
 
 /** What this rank goes on with: its own file if as many ranks wrote as read, else the mean of all files. */
@@ -43,29 +50,39 @@ function stateOf(path: string, { files }: Manifest<unknown>, ranks: Communicator
   return own ? readState(path, own) : meanState(path, files);
 }
 
-function restore(
-  variables: ReadonlyMap<string, tf.Variable>,
-  arrays: ReadonlyMap<string, NamedArray>,
-  path: string,
-): void {
-  for (const [name, variable] of variables) {
+const shapeOf = (kept: tf.Variable | Float64Array): readonly number[] =>
+  kept instanceof Float64Array ? [kept.length] : kept.shape;
+
+/** Throws `CHECKPOINT` where the names or shapes of a checkpoint are not those of the run. */
+function checkFits(state: State, arrays: ReadonlyMap<string, NamedArray>, path: string): void {
+  const unknown = [...arrays.keys()].find((name) => !state.has(name));
+  for (const [name, kept] of state) {
     const stored = arrays.get(name);
     if (stored === undefined)
       throw new FrugalError(
         'CHECKPOINT',
         `${path} holds no ${name}: it was written for another model or optimizer. Use another folder.`,
       );
-    if (stored.shape.join() !== variable.shape.join()) {
+    if (stored.shape.join() !== shapeOf(kept).join()) {
       throw new FrugalError(
         'CHECKPOINT',
-        `${path}: ${name} has shape [${stored.shape.join(', ')}], this run needs [${variable.shape.join(', ')}]. Use another folder.`,
+        `${path}: ${name} has shape [${stored.shape.join(', ')}], this run needs [${shapeOf(kept).join(', ')}]. Use another folder.`,
       );
     }
   }
+  if (unknown !== undefined)
+    throw new FrugalError(
+      'CHECKPOINT',
+      `${path} holds ${unknown}, which this run has not: it was written for another model or optimizer. Use another folder.`,
+    );
+}
+
+function restore(state: State, arrays: ReadonlyMap<string, NamedArray>): void {
   tf.tidy(() => {
-    for (const [name, variable] of variables) {
+    for (const [name, kept] of state) {
       const { shape, values } = arrays.get(name) as NamedArray;
-      variable.assign(tf.tensor(values, [...shape], 'float32'));
+      if (kept instanceof Float64Array) kept.set(values);
+      else kept.assign(tf.tensor(values as Float32Array, [...shape], 'float32'));
     }
   });
 }
@@ -103,7 +120,7 @@ async function readTogether<T>(
 }
 
 /**
- * Restores the newest readable checkpoint of a folder into `variables`. A damaged one is passed over with a warning for
+ * Restores the newest readable checkpoint of a folder into `state`. A damaged one is passed over with a warning for
  * the one before, by all ranks alike. Returns undefined when there is none.
  *
  * As many ranks as wrote it go on with their own bits; another number of ranks with the mean of all of them, optimizer
@@ -113,7 +130,7 @@ async function readTogether<T>(
  */
 export async function loadCheckpoint<T>(
   folder: string,
-  variables: ReadonlyMap<string, tf.Variable>,
+  state: State,
   warn: (line: string) => void,
   ranks: Communicator = oneRank,
 ): Promise<{ cursor: Cursor; history: T } | undefined> {
@@ -121,7 +138,8 @@ export async function loadCheckpoint<T>(
     const path = join(folder, name);
     const found = await readTogether<T>(path, ranks, warn);
     if (!found) continue;
-    restore(variables, found.arrays, path);
+    checkFits(state, found.arrays, path);
+    restore(state, found.arrays);
     const { engine, cursor, history } = found.manifest;
     if (engine !== engineName())
       warn(`The checkpoint was made on ${engine}; on ${engineName()} the run goes on with other bits.`);

@@ -1,11 +1,12 @@
 import { access, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import type { Chain } from './chain.js';
-import type { Communicator } from './communicator.js';
+import type { StepContext } from './backpropagation.js';
+import { type Communicator, oneRank } from './communicator.js';
 import { activeEngine } from './engine/ladder.js';
 import { FrugalError } from './errors.js';
-import { digests, gatherOne, oneRank } from './ranks.js';
+import type { State } from './opened.js';
+import { digests, gatherOne } from './ranks.js';
 import { encodeSafetensors, type NamedArray } from './safetensors.js';
 
 /** Where a run is, in whole numbers: enough to go on with the same bits. */
@@ -56,7 +57,7 @@ export interface Stored {
 
 /** What a checkpoint says of itself; written last. */
 export interface Manifest<T> {
-  readonly format: 'frugal-checkpoint-2';
+  readonly format: 'frugal-checkpoint-3';
   /** Number of ranks that wrote it. */
   readonly ranks: number;
   /** One file where all ranks held the same bits; otherwise one for each, in the order of ranks. */
@@ -67,22 +68,22 @@ export interface Manifest<T> {
   readonly history: T;
 }
 
-export const FORMAT = 'frugal-checkpoint-2';
+export const FORMAT = 'frugal-checkpoint-3';
 export const MANIFEST = 'manifest.json';
 export const nameOf = (step: number): string => `step-${String(step).padStart(10, '0')}`;
 const fileOf = (rank: number, files: number): string =>
   files === 1 ? 'state.safetensors' : `state-${rank}-of-${files}.safetensors`;
 
-/** Variables of a run by name: the model's weights, trainable or not, and the chain's state. */
-export function variablesOf(model: tf.LayersModel, links: Chain): Map<string, tf.Variable> {
+/** What a checkpoint keeps of a run, by name: the model's weights, trainable or not, the state of methods and that of links. */
+export function keptOf({ model, attachment, chain }: Pick<StepContext, 'model' | 'attachment' | 'chain'>): State {
   const weights = model.weights.map(
     (weight, i) => [`model/${i}/${weight.originalName.split('/').at(-1)}`, weight.read() as tf.Variable] as const,
   );
   // Keyed by position: the names of unnamed layers differ between two builds of one model in a process.
-  const state = [...links.state()].map(
-    ([name, variable], i) => [`chain/${i}/${name.split('/').slice(0, 2).join('/')}`, variable] as const,
+  const state = [...attachment.opened.state(), ...chain.state()].map(
+    ([name, kept], i) => [`state/${i}/${name.split('/').slice(0, 2).join('/')}`, kept] as const,
   );
-  return new Map([...weights, ...state]);
+  return new Map<string, tf.Variable | Float64Array>([...weights, ...state]);
 }
 
 export const engineName = (): string => activeEngine()?.detail ?? tf.getBackend();
@@ -102,11 +103,11 @@ export async function steps(folder: string): Promise<string[]> {
   return names.filter((name) => /^step-\d{10}$/.test(name)).sort();
 }
 
-async function snapshot(variables: ReadonlyMap<string, tf.Variable>): Promise<Map<string, NamedArray>> {
+async function snapshot(state: State): Promise<Map<string, NamedArray>> {
   const arrays = new Map<string, NamedArray>();
-  for (const [name, variable] of variables) {
-    const values = (await variable.data()) as Float32Array;
-    arrays.set(name, { shape: variable.shape, values: values.slice() });
+  for (const [name, kept] of state) {
+    const values = kept instanceof Float64Array ? kept : await kept.data<'float32'>();
+    arrays.set(name, { shape: kept instanceof Float64Array ? [kept.length] : kept.shape, values: values.slice() });
   }
   return arrays;
 }
@@ -159,17 +160,17 @@ async function publish<T>(options: CheckpointOptions, temporary: string, manifes
  */
 export async function saveCheckpoint<T>(
   options: CheckpointOptions,
-  variables: ReadonlyMap<string, tf.Variable>,
+  state: State,
   cursor: Cursor,
   history: T,
   ranks: Communicator = oneRank,
 ): Promise<string> {
-  const arrays = await snapshot(variables);
+  const arrays = await snapshot(state);
   for (const [name, { values }] of arrays) {
     if (!values.every(Number.isFinite)) {
       throw new FrugalError(
         'NON_FINITE',
-        `At step ${cursor.step} the variable ${name} is not finite; no checkpoint was written, the one before stands. Lower the learning rate.`,
+        `At step ${cursor.step} ${name} is not finite; no checkpoint was written, the one before stands. Lower the learning rate.`,
       );
     }
   }

@@ -35,3 +35,15 @@ export interface Communicator {
   /** A communicator of the ranks that pass the same color, in the order of their ranks here. */
   split(color: number): Promise<Communicator>;
 }
+
+/** The ranks of a run that has no others: every operation returns the own values. */
+export const oneRank: Communicator = {
+  rank: 0,
+  size: 1,
+  allReduce: async () => undefined,
+  allGather: async (values) => values.slice() as typeof values,
+  broadcast: async () => undefined,
+  exchange: async (values, { from }) => from.map(() => values.slice() as typeof values),
+  barrier: async () => undefined,
+  split: async () => oneRank,
+};

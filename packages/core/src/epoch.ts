@@ -1,19 +1,19 @@
-import { saveCheckpoint, variablesOf, type Cursor } from './checkpoint.js';
-import { oneStep } from './backpropagation.js';
+import { nonFinite, oneStep, type Outcome, readOutcomes } from './backpropagation.js';
+import { type Cursor, keptOf, saveCheckpoint } from './checkpoint.js';
 import { batchCount, batches } from './data.js';
 import { FrugalError } from './errors.js';
 import type { ProgressEvent } from './progress.js';
 import { clockAt } from './schedule.js';
 import { openScope } from './scope.js';
 import { cursorAt, NOTHING, type Run, type Sums } from './run.js';
-import type { Batch, StepReport } from './step.js';
+import type { Batch } from './step.js';
 import { validate } from './validate.js';
 
 /** Writes a checkpoint, if the run has a folder for it. */
 async function save(run: Run, cursor: Cursor): Promise<void> {
   const { checkpoint } = run.options;
   if (!checkpoint) return;
-  await saveCheckpoint(checkpoint, variablesOf(run.model, run.links), cursor, run.history, run.everyone);
+  await saveCheckpoint(checkpoint, keptOf(run), cursor, run.history, run.everyone);
 }
 
 /** The error of a run that its signal stopped. */
@@ -31,12 +31,16 @@ async function overRanks({ ranks }: Run, { lossSum, correct, seen, seconds }: Su
   return { lossSum: sums[0] as number, correct: sums[1] as number, seen: sums[2] as number, seconds };
 }
 
+/** Most steps whose numbers wait on an engine that reads at a cost. */
+const UNREAD = 16;
+
 /** An epoch as it goes: where it is and what it has summed up. */
 class EpochTally {
   private readonly sums: { -readonly [K in keyof Sums]: Sums[K] };
   private readonly count: number;
   private done: number;
   private started = performance.now();
+  private pending: { readonly outcome: Outcome; readonly examples: number; readonly step: number }[] = [];
   step: number;
 
   constructor(
@@ -56,14 +60,28 @@ class EpochTally {
     return this.done === this.count;
   }
 
-  add({ loss, correct = 0 }: StepReport, { xs, share }: Batch): void {
+  /** Adds a step. Its numbers are read now where that is free; elsewhere every so many steps, and when somebody asks. */
+  async add(outcome: Outcome, { xs, share }: Batch): Promise<void> {
     const examples = share === 0 ? 0 : (xs.shape[0] as number);
-    this.sums.lossSum += loss * examples;
-    this.sums.correct += examples > 0 ? correct : 0;
+    this.pending.push({ outcome, examples, step: this.step });
+    if (this.run.freeReads || this.pending.length >= UNREAD || this.sums.seen === 0) await this.read();
     this.sums.seconds += (performance.now() - this.started) / 1000;
-    this.sums.seen += examples;
     this.step++;
     this.done++;
+  }
+
+  /** Reads what the engine has of the steps so far. Throws `NON_FINITE` for the first loss that is not finite. */
+  private async read(): Promise<void> {
+    const { pending } = this;
+    this.pending = [];
+    const reports = await readOutcomes(pending.map(({ outcome }) => outcome));
+    for (const [i, { loss, correct = 0 }] of reports.entries()) {
+      const { examples, step } = pending[i] as (typeof pending)[number];
+      if (!Number.isFinite(loss)) throw nonFinite(this.run, step, loss);
+      this.sums.lossSum += loss * examples;
+      this.sums.correct += examples > 0 ? correct : 0;
+      this.sums.seen += examples;
+    }
   }
 
   /** What is not training (checkpoints, progress) ends here. */
@@ -80,6 +98,7 @@ class EpochTally {
   /** Writes a checkpoint with the sums of all ranks. */
   async save(): Promise<void> {
     const { run, start, done, step } = this;
+    await this.read();
     await save(run, cursorAt(run, start.epoch, done, step, await overRanks(run, this.sums)));
   }
 
@@ -100,6 +119,7 @@ class EpochTally {
 
   /** Of all ranks, at the end of the epoch. */
   async summary(): Promise<Omit<ProgressEvent, 'kind'>> {
+    await this.read();
     return this.event(await overRanks(this.run, this.sums));
   }
 }
@@ -109,7 +129,7 @@ const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 
 async function finish(run: Run, tally: EpochTally): Promise<void> {
   const last = openScope(clockAt(Math.max(0, tally.step - 1), run.totalSteps), run.options.seed);
-  const hyperparameters = run.links.hyperparameters(last);
+  const hyperparameters = run.chain.hyperparameters(last);
   const summary = await tally.summary();
   const { epoch, loss, accuracy, seconds } = summary;
   const evaluations = await validate(run);
@@ -153,7 +173,7 @@ export async function oneEpoch(run: Run, start: Cursor): Promise<Cursor> {
       ...(share !== undefined && { share }),
       logits: run.loss.logits,
     });
-    tally.add(await oneStep(run, batch, scope), batch);
+    await tally.add(await oneStep(run, batch, scope), batch);
     run.progress({ kind: 'step', ...tally.event() });
     if (tally.step % 16 === 0) await breathe();
     const stop = await stopped();

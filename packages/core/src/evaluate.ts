@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { batches, checkDataset, type Dataset } from './data.js';
 import { finalLayer } from './layers/keras.js';
-import { hasSoftmax } from './layers/linear-layer.js';
+import { hasSoftmax } from './layers/layer-kind.js';
 import { registerKernels } from './kernels/register.js';
 import { crossEntropy, type Loss, meanSquaredError } from './loss.js';
 

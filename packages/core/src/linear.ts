@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { biasActivation, type FusedActivation } from './kernels/bias-activation.js';
 import { type Composite, leading, registerGradientOnce, runKernel, runOne } from './kernels/run.js';
-import { type Counts, type Epilogue, multiplyAdds } from './products.js';
+import type { Counts, Epilogue } from './geometry.js';
 import type { Call, Observer, Rule } from './rule.js';
 
 /** What the product kernel needs to know; travels in its attributes, which TensorFlow.js hands on untouched. */
@@ -23,7 +23,7 @@ type Inputs = { readonly x: tf.Tensor; readonly w: tf.Tensor; readonly bias?: tf
 function forward({ call, rule, exact, activation }: Bridge, { x, w, bias }: Inputs): tf.Tensor {
   if (rule?.plan) {
     call.plan = rule.plan(call, x, w);
-    call.scope.plans.set(call.site.name, call.plan);
+    call.scope.plans.set(call.site, call.plan);
   }
   const epilogue: Epilogue | undefined =
     bias || activation === 'relu' ? { ...(bias && { bias }), activation } : undefined;
@@ -35,7 +35,7 @@ function forward({ call, rule, exact, activation }: Bridge, { x, w, bias }: Inpu
     const [xs, ws] = rule?.operands?.(call, x, w) ?? [x, w];
     y = call.exact.forward(xs, ws, epilogue);
   }
-  exact.forward += multiplyAdds(y.shape, w.shape);
+  exact.forward += call.site.geometry.multiplyAdds(y.shape, w.shape);
   return y;
 }
 
@@ -70,6 +70,7 @@ export function registerLinearGradient(): void {
       const { call, rule, observers, exact, activation } = (attrs as unknown as { bridge: Bridge }).bridge;
       const [x, w, y] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
       const { d, db } = throughEpilogue(dy as tf.Tensor, y, activation);
+      const { multiplyAdds } = call.site.geometry;
       for (const observer of observers) tf.tidy(() => observer.onBackward(call, x, d));
       return {
         x: () => {
@@ -86,15 +87,10 @@ export function registerLinearGradient(): void {
   });
 }
 
-/** Evaluates the product of a site. A dense x of higher rank is flattened to [rows, features] and back. */
+/** Evaluates the product of a site on the input of its layer. */
 export function linear(input: tf.Tensor, w: tf.Tensor, bias: tf.Tensor | undefined, bridge: Bridge): tf.Tensor {
-  const x = input.dtype === 'float32' ? input : tf.cast(input, 'float32');
-  const rest = { w, ...(bias && { bias }) };
-  if (bridge.call.site.geometry.kind === 'conv2d' || x.rank === 2)
-    return runOne(linearComposite.name, { x, ...rest }, { bridge });
-  const features = x.shape.at(-1) as number;
-  const rowsPerExample = x.size / features / (x.shape[0] as number);
-  const flat = { ...bridge, call: { ...bridge.call, rowsPerExample } };
-  const y = runOne(linearComposite.name, { x: tf.reshape(x, [-1, features]), ...rest }, { bridge: flat });
-  return tf.reshape(y, [...x.shape.slice(0, -1), w.shape[1] as number]);
+  const float = input.dtype === 'float32' ? input : tf.cast(input, 'float32');
+  const { x, rowsPerExample, restore } = bridge.call.site.geometry.operandOf(float);
+  const call = rowsPerExample === undefined ? bridge.call : { ...bridge.call, rowsPerExample };
+  return restore(runOne(linearComposite.name, { x, w, ...(bias && { bias }) }, { bridge: { ...bridge, call } }));
 }

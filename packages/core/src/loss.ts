@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
 import { softmaxCrossEntropy } from './kernels/cross-entropy.js';
 import { finalLayer, type LinearLayer, outputLayers } from './layers/keras.js';
-import { hasSoftmax } from './layers/linear-layer.js';
+import { hasSoftmax } from './layers/layer-kind.js';
 
 /** A loss: its mean over the batch and, for classification, the number of correct predictions. */
 export interface Loss {

@@ -1,22 +1,29 @@
-import type { Probe } from './probe.js';
+import type { Link } from './link.js';
+import type { Opened, Reporting, RunContext } from './opened.js';
+import type { Probe, WholeStep } from './pass.js';
 import type { Observer, Rule } from './rule.js';
-import type { StepMethod } from './step.js';
-import type { Transform } from './transform.js';
 
-/** What one paper plugs into the training step: any of the four seams. Made by a factory, as in `topK({ keep: 0.5 })`. */
-export interface Method {
-  /** Name, for reports and errors. */
-  readonly name: string;
-  /** Authors, year, arXiv number, equations. */
-  readonly source: string;
+/** What a method plugs into the training step of one run. */
+export interface OpenedMethod<Report = unknown> extends Opened<Report> {
   /** Seam 1: replaced products. */
   readonly rule?: Rule;
   /** Seam 1: observed products. */
   readonly observer?: Observer;
   /** Further passes over the batch of a step, before and after it. Need `train` or `stepper`. */
   readonly probes?: readonly Probe[];
-  /** Seams 2 and 3: links that stand before the optimizer in the chain, or where they are listed in it. */
-  readonly transforms?: readonly Transform[];
-  /** Seam 4: the whole step. */
-  readonly step?: StepMethod;
+  /** Seam 4: the whole step. Needs `train` or `stepper`. */
+  readonly step?: WholeStep;
+}
+
+/**
+ * What one paper plugs into the training step, at any of the four seams: an immutable description, made by a factory, as in
+ * `topK({ keep: 0.5 })`, that each run opens for itself.
+ */
+export interface Method<Report = unknown> extends Reporting<Report> {
+  /** Authors, year, arXiv number, equations. */
+  readonly source: string;
+  /** Seams 2 and 3: links that stand at the head of the chain, or where they are listed in it. */
+  readonly links?: readonly Link[];
+  /** Opens it for one run. */
+  open(context: RunContext): OpenedMethod<Report>;
 }

@@ -1,9 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as tf from '@tensorflow/tfjs';
-import type { Chain } from './chain.js';
-import type { Communicator } from './communicator.js';
+import { type Communicator, oneRank } from './communicator.js';
 import { FrugalError } from './errors.js';
-import type { Method } from './method.js';
 
 /**
  * How ranks that exchange tensors divide the examples of a step. `'batch'`: all ranks have the same data set, and each
@@ -11,37 +9,27 @@ import type { Method } from './method.js';
  */
 export type Division = 'batch' | 'data';
 
-/** The ranks of a run that has no others: every operation returns the own values. */
-export const oneRank: Communicator = {
-  rank: 0,
-  size: 1,
-  allReduce: async () => undefined,
-  allGather: async (values) => values.slice() as typeof values,
-  broadcast: async () => undefined,
-  exchange: async (values, { from }) => from.map(() => values.slice() as typeof values),
-  barrier: async () => undefined,
-  split: async () => oneRank,
-};
-
 /**
  * The ranks among which the trainer divides its work: those of the communicator where a link exchanges tensors. A method
  * that replaces the whole step divides its own work, so the trainer works as if alone.
  *
+ * @param exchange - the link that exchanges, if one does
+ * @param wholeStep - does a method replace the whole step?
  * @throws FrugalError `CONFIG` where a link exchanges but there is no communicator, or the reverse
  */
 export function ranksOf(
-  links: Chain,
-  methods: readonly Method[],
+  exchange: string | undefined,
+  wholeStep: boolean,
   communicator: Communicator | undefined,
 ): Communicator {
-  if (links.exchange !== undefined && !communicator) {
-    throw new FrugalError('CONFIG', `${links.exchange} exchanges tensors with other ranks: pass { communicator }.`);
+  if (exchange !== undefined && !communicator) {
+    throw new FrugalError('CONFIG', `${exchange} exchanges tensors with other ranks: pass { communicator }.`);
   }
-  if (!communicator || methods.some(({ step }) => step)) return oneRank;
-  if (links.exchange === undefined && communicator.size > 1) {
+  if (!communicator || wholeStep) return oneRank;
+  if (exchange === undefined && communicator.size > 1) {
     throw new FrugalError(
       'CONFIG',
-      `expected a link or a method that exchanges tensors with the ${communicator.size} ranks of the communicator but received none: each would train a model of its own. Put such a link before or after the optimizer, or leave the communicator out.`,
+      `expected a link or a method that exchanges tensors with the ${communicator.size} ranks of the communicator but received none: each would train a model of its own. Put such a link before the update, as in [allReduce(), sgd({ … })], or leave the communicator out.`,
     );
   }
   return communicator;

@@ -1,8 +1,9 @@
 import type * as tf from '@tensorflow/tfjs';
 import { FrugalError } from './errors.js';
-import type { ExactProducts } from './products.js';
+import type { ExactProducts, Product } from './geometry.js';
+import type { Selection } from './kernels/slices.js';
 import type { Scope } from './scope.js';
-import type { Product, Site } from './site.js';
+import type { Site } from './site.js';
 
 /**
  * What a plan may say of dW, as its member `sampled`: dW is zero outside of these slices of the weight. Then a link that
@@ -11,8 +12,8 @@ import type { Product, Site } from './site.js';
 export interface SampledSlices {
   /** Axis of the weight. */
   readonly axis: number;
-  /** The slices along it that are not zero, ascending. */
-  readonly indices: Int32Array;
+  /** The slices along it that are not zero, ascending; distinct, unless they are a tensor. */
+  readonly indices: Selection['indices'];
 }
 
 /** What the plan of a site, out of `scope.plans`, says of its dW; undefined where that is dense. */
@@ -26,10 +27,18 @@ export interface Call<Plan = unknown> {
   readonly site: Site;
   /** The exact products of the site; what they multiply is counted. */
   readonly exact: ExactProducts;
-  /** Counts multiply-adds that a rule does by other means than `exact`. Absent where nobody counts, in a call made by hand. */
+  /**
+   * Counts multiply-adds that a rule does by other means than `exact`. Absent in a pass that only looks: there a rule must not
+   * change its state either.
+   */
   count?(product: Product, multiplyAdds: number): void;
   /** The step. */
   readonly scope: Scope;
+  /**
+   * Index of the site and number of its call within the pass, as in `3/0`. What a call draws comes from
+   * `scope.random(name, call.key)`, so that every pass of a step draws the same, and a layer that is used twice draws twice.
+   */
+  readonly key: string;
   /** Rows of x that one example has: more than 1 where a dense x of higher rank was flattened. Default 1. */
   readonly rowsPerExample?: number;
   /** What `rule.plan` returned. */

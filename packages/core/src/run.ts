@@ -1,6 +1,5 @@
-import type * as tf from '@tensorflow/tfjs';
-import type { Attachment, SiteReport, Uncovered } from './attach.js';
-import type { Chain } from './chain.js';
+import type { SiteReport } from './attach.js';
+import type { StepContext } from './backpropagation.js';
 import type { CheckpointOptions, Cursor } from './checkpoint.js';
 import { batchCount, type Dataset } from './data.js';
 import type { Evaluation } from './evaluate.js';
@@ -9,18 +8,30 @@ import type { Method } from './method.js';
 import type { Progress } from './progress.js';
 import type { Communicator } from './communicator.js';
 import type { Division } from './ranks.js';
-import type { Transform } from './transform.js';
+import type { Link } from './link.js';
+import type { Reporting } from './opened.js';
+import type { Uncovered } from './sites.js';
 
 /** How `train` trains. */
 export interface TrainOptions {
-  /** The links between dW and W; the last is usually `sgd` or `adam`. */
-  readonly optimizer: Transform | readonly Transform[];
+  /**
+   * The links between dW and W: those that change gradients, one that moves the weights, those that follow the weights, as in
+   * `[clipByGlobalNorm({ norm: 1 }), sgd({ learningRate: 0.1 }), ema()]`. Beside a method that makes the whole step only the last
+   * ones, or none: `[]`.
+   */
+  readonly optimizer: Link | readonly Link[];
   /** What the papers plug in. Default none: exact training. */
   readonly methods?: readonly Method[];
   /** Passes over the data. */
   readonly epochs: number;
   /** Examples per step: of all ranks together, or of this rank under division `'data'`. Default 64. */
   readonly batchSize?: number;
+  /**
+   * Parts in which a step's examples pass through, one after the other: the step of the whole batch, up to rounding, with the
+   * activations of a part. Samples and dropout are drawn for each part; batch normalisation has the statistics of a part.
+   * Default 1.
+   */
+  readonly accumulate?: number;
   /** Seed of order, dropout and sampling. Default 0. */
   readonly seed?: number;
   /** Evaluated after each epoch, outside the measured time. */
@@ -87,19 +98,16 @@ export interface TrainReport {
   readonly uncovered: readonly Uncovered[];
   /** The engine, in words. */
   readonly engine: string;
+  /** What a link or a method of the run told of itself at the end, as in `report.of(allReduceLink).bytes`. */
+  of<Report>(description: Reporting<Report>): Report;
   /** Kernels that ran in plain JavaScript during training, by name, with the number of calls. */
   readonly fallbacks: Readonly<Record<string, number>>;
 }
 
 /** One run of `train`: the parts that its steps share. */
-export interface Run {
-  readonly model: tf.LayersModel;
+export interface Run extends StepContext {
   readonly data: Dataset;
-  readonly attachment: Attachment;
-  readonly links: Chain;
-  readonly loss: Loss;
   readonly options: TrainOptions & { readonly batchSize: number; readonly seed: number };
-  readonly title: string;
   readonly totalSteps: number;
   /** The ranks among which the trainer divides its work; one where there is nothing to divide. */
   readonly ranks: Communicator;

@@ -1,11 +1,11 @@
 import { FrugalError } from './errors.js';
 
-/** A named array of 32-bit floats with its shape. */
+/** A named array of floats with its shape. */
 export interface NamedArray {
   /** Shape; empty for a scalar. */
   readonly shape: readonly number[];
   /** Values, row-major. */
-  readonly values: Float32Array;
+  readonly values: Float32Array | Float64Array;
 }
 
 interface Entry {
@@ -14,6 +14,8 @@ interface Entry {
   readonly data_offsets: readonly [number, number];
 }
 
+const TYPES: Readonly<Record<string, typeof Float32Array | typeof Float64Array>> = { F32: Float32Array, F64: Float64Array };
+
 const product = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** Writes arrays in the safetensors format: 8 bytes of header length, a JSON header, then the values, little-endian. */
@@ -21,7 +23,8 @@ export function encodeSafetensors(arrays: ReadonlyMap<string, NamedArray>): Buff
   const header: Record<string, Entry> = {};
   let offset = 0;
   for (const [name, { shape, values }] of arrays) {
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + values.byteLength] };
+    const dtype = values instanceof Float64Array ? 'F64' : 'F32';
+    header[name] = { dtype, shape, data_offsets: [offset, offset + values.byteLength] };
     offset += values.byteLength;
   }
   const json = Buffer.from(JSON.stringify(header));
@@ -56,7 +59,7 @@ function readHeader(bytes: Buffer, source: string): { header: Record<string, Ent
 }
 
 /**
- * Reads a safetensors file of 32-bit floats.
+ * Reads a safetensors file of 32-bit and 64-bit floats.
  *
  * @throws {@link FrugalError} `CHECKPOINT`, naming `source`, for anything malformed
  */
@@ -67,11 +70,11 @@ export function decodeSafetensors(bytes: Buffer, source: string): Map<string, Na
     const [from, to] = Array.isArray(entry?.data_offsets)
       ? entry.data_offsets
       : corrupt(source, `${name} has no offsets`);
-    if (entry.dtype !== 'F32') corrupt(source, `${name} has type ${entry.dtype}, expected F32`);
+    const type = TYPES[entry.dtype] ?? corrupt(source, `${name} has type ${entry.dtype}, expected F32 or F64`);
     const fits = Number.isInteger(from) && Number.isInteger(to) && from >= 0 && start + to <= bytes.length;
-    if (!fits || !Array.isArray(entry.shape) || to - from !== 4 * product(entry.shape))
+    if (!fits || !Array.isArray(entry.shape) || to - from !== type.BYTES_PER_ELEMENT * product(entry.shape))
       corrupt(source, `the extent of ${name} does not fit its shape or the file`);
-    const values = new Float32Array((to - from) / 4);
+    const values = new type((to - from) / type.BYTES_PER_ELEMENT);
     Buffer.from(values.buffer).set(bytes.subarray(start + from, start + to));
     arrays.set(name, { shape: entry.shape, values });
   }

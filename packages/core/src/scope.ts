@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { stream, type Stream } from './rng.js';
 import type { Clock } from './schedule.js';
+import type { Site } from './site.js';
 
-/** What lives for one step: the clock, a seeded stream, the plans that were made, and tensors kept until its end. */
+/** What lives for one step: the clock, seeded streams, the plans that were made, and tensors kept until its end. */
 export interface Scope {
   /** Where the run is. */
   readonly clock: Clock;
@@ -12,10 +13,12 @@ export interface Scope {
   readonly rank: number;
   /** Share of the examples of this step that this rank has: 1 on one machine. Weighted by it, gradients of ranks add up. */
   readonly share: number;
-  /** The stream of (seed, step, rank, path) for this step. */
+  /** Part of the step, from 0, where its batch passes through in parts: see `accumulate` of the trainer. */
+  readonly part: number;
+  /** The stream of (seed, step, rank, part, path) for this step. */
   random(...path: readonly (string | number)[]): Stream;
-  /** The plan that each site's rule made in this step, by site name. */
-  readonly plans: Map<string, unknown>;
+  /** The plan that each site's rule made in this step. */
+  readonly plans: Map<Site, unknown>;
   /** Keeps a tensor until the end of the step, under a name. */
   keep(name: string, tensor: tf.Tensor): void;
   /** A tensor kept in this step. */
@@ -32,6 +35,7 @@ export function openScope(clock: Clock, seed: number, rank = 0, share = 1): Scop
     seed,
     rank,
     share,
+    part: 0,
     random: (...path) => stream(seed, 'step', clock.step, 'rank', rank, ...path),
     plans: new Map(),
     keep(name, tensor) {
@@ -44,4 +48,11 @@ export function openScope(clock: Clock, seed: number, rank = 0, share = 1): Scop
       kept.clear();
     },
   };
+}
+
+/** The scope of a later part of the same step: what is kept and planned is shared, what is drawn is drawn anew. */
+export function partOfScope(scope: Scope, part: number): Scope {
+  const { seed, clock, rank } = scope;
+  const random: Scope['random'] = (...path) => stream(seed, 'step', clock.step, 'rank', rank, 'part', part, ...path);
+  return part === 0 ? scope : { ...scope, part, random };
 }

@@ -1,20 +1,27 @@
 import * as tf from '@tensorflow/tfjs';
-import { attach, type Attachment } from './attach.js';
-import { oneStep } from './backpropagation.js';
-import { type Chain, chain, linksOf } from './chain.js';
-import { checkChoice } from './check.js';
+import type { Attachment } from './attach.js';
+import { oneStep, readOutcomes } from './backpropagation.js';
+import type { Chain } from './chain.js';
+import { checkChoice, checkInteger } from './check.js';
 import type { Communicator } from './communicator.js';
 import { partOf } from './data.js';
-import { linearAlgebra } from './linalg/linear-algebra.js';
-import { crossEntropy, checkLoss } from './loss.js';
-import { clockAt } from './schedule.js';
-import type { Batch, StepReport } from './step.js';
-import { type Division, ranksOf, shareWeights } from './ranks.js';
+import { readsAreFree } from './engine/contract.js';
+import { FrugalError } from './errors.js';
+import { checkLoss, crossEntropy } from './loss.js';
+import { openRun, prepareAll } from './open-run.js';
+import type { Reporting } from './opened.js';
+import { type Division, shareWeights } from './ranks.js';
 import type { TrainOptions } from './run.js';
+import { clockAt } from './schedule.js';
+import { settle } from './settled.js';
+import type { Batch, StepReport } from './step.js';
 
 /** How a {@link stepper} steps: the part of {@link TrainOptions} that concerns one step. */
 export interface StepperOptions
-  extends Pick<TrainOptions, 'optimizer' | 'methods' | 'loss' | 'seed' | 'title' | 'communicator' | 'division'> {
+  extends Pick<
+    TrainOptions,
+    'optimizer' | 'methods' | 'loss' | 'seed' | 'title' | 'communicator' | 'division' | 'accumulate'
+  > {
   /** Optimizer steps of the whole run; needed by schedules that end. */
   readonly totalSteps?: number;
 }
@@ -23,13 +30,20 @@ export interface StepperOptions
 export interface Stepper {
   /** The opened model: sites, report. */
   readonly attachment: Attachment;
-  /** The links between dW and W. */
-  readonly links: Chain;
+  /** The links between dW and W; with ranks that exchange, from the first step on. */
+  readonly chain: Chain;
+  /** Loads what the first step would: call it to keep that out of a measurement. */
+  prepare(): Promise<void>;
   /**
    * Makes one step on a batch, which stays the caller's. Ranks that exchange all give the same batch, and each trains on its
-   * part; under division `'data'` each gives its own. The report is of what this rank trained on.
+   * part; under division `'data'` each gives its own. The report is of what this rank trained on, and is read from the engine
+   * once the step is under way.
    */
   step(batch: Batch): Promise<StepReport>;
+  /** What a link or a method tells of itself. */
+  of<Report>(description: Reporting<Report>): Report;
+  /** Gives the model what links behind the update have for it, as an average of its weights. */
+  finish(): void;
   /** Gives the model back as it was and frees the optimizer's state. */
   dispose(): void;
 }
@@ -49,43 +63,68 @@ export interface Stepper {
 export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper {
   const { methods = [], loss = crossEntropy, seed = 0, title = 'step', communicator, totalSteps } = options;
   const division = checkChoice('stepper', 'division', options.division ?? 'batch', ['batch', 'data']);
+  const accumulate = checkInteger('stepper', 'accumulate', options.accumulate ?? 1, { min: 1 });
   checkLoss(model, loss);
-  const links = chain(linksOf(methods, options.optimizer));
-  const ranks = ranksOf(links, methods, communicator);
-  const attachment = attach(model, ...methods);
+  const run = openRun('stepper', model, { methods, optimizer: options.optimizer, communicator });
+  const { attachment, ranks } = run;
   // Links may start from the weights, which other ranks have not given yet.
-  if (ranks.size === 1) links.init(attachment.params);
-  const context = { model, attachment, links, loss, title, options: { ...(communicator && { communicator }) } };
+  let chain = ranks.size === 1 ? openOrDetach(run) : undefined;
   let count = 0;
+  let prepared: Promise<void> | undefined;
+  const prepare = async (): Promise<void> => {
+    await shareWeights(model, ranks);
+    chain ??= run.openChain();
+    await prepareAll(attachment, chain);
+  };
+  const opened = (): Chain => chain ?? notYet();
+  const stepOn = async (part: Batch & { readonly share: number }): Promise<StepReport> => {
+    const freeReads = readsAreFree(tf.getBackend());
+    const context = { model, attachment, chain: opened(), loss, title, accumulate, freeReads, options: {} };
+    const { share } = part;
+    const begin = { seed, rank: communicator?.rank ?? 0, share, logits: loss.logits };
+    const scope = attachment.begin(clockAt(count, totalSteps), begin);
+    const [report] = await readOutcomes([await oneStep(context, part, scope)]);
+    count++;
+    return report as StepReport;
+  };
   return {
     attachment,
-    links,
+    get chain() {
+      return opened();
+    },
+    prepare: () => (prepared ??= prepare()),
     async step(batch) {
-      if (count === 0) await linearAlgebra();
-      if (count === 0 && ranks.size > 1) {
-        await shareWeights(model, ranks);
-        links.init(attachment.params);
-      }
+      await (prepared ??= prepare());
       const part = partFor(batch, division, ranks);
-      const scope = attachment.begin(clockAt(count, totalSteps), {
-        seed,
-        rank: communicator?.rank ?? 0,
-        share: part.share,
-        logits: loss.logits,
-      });
       try {
-        const report = await oneStep(context, part, scope);
-        count++;
-        return report;
+        return await stepOn(part);
       } finally {
         if (part.xs !== batch.xs) tf.dispose([part.xs, part.ys]);
       }
     },
+    of: (description) => attachment.of(description),
+    finish: () => settle(attachment.context, opened().settled()),
     dispose() {
       attachment.detach();
-      links.dispose();
+      chain?.dispose();
     },
   };
+}
+
+function openOrDetach(run: ReturnType<typeof openRun>): Chain {
+  try {
+    return run.openChain();
+  } catch (error) {
+    run.attachment.detach();
+    throw error;
+  }
+}
+
+function notYet(): never {
+  throw new FrugalError(
+    'CONFIG',
+    'stepper: the chain of ranks that exchange is opened by the first step, when all have the same weights. Call await prepare(), or step, before.',
+  );
 }
 
 /** What one rank trains on of the batch that it was given. */

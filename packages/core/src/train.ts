@@ -1,20 +1,24 @@
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
-import { attach } from './attach.js';
-import { chain, linksOf } from './chain.js';
 import { checkChoice, checkInteger, checkOptions } from './check.js';
-import { type CheckpointOptions, type Cursor, variablesOf } from './checkpoint.js';
+import { type CheckpointOptions, type Cursor, keptOf } from './checkpoint.js';
+import { oneRank } from './communicator.js';
 import { loadCheckpoint } from './checkpoint-load.js';
 import { batchCount, checkDataset, type Dataset } from './data.js';
+import { readsAreFree } from './engine/contract.js';
+import type { Engine } from './engine/engine.js';
 import { activeEngine } from './engine/ladder.js';
 import { checkFinite } from './backpropagation.js';
 import { aborted, oneEpoch } from './epoch.js';
 import { FrugalError } from './errors.js';
 import { defaultLoss } from './evaluate.js';
-import { linearAlgebra } from './linalg/linear-algebra.js';
 import { checkLoss } from './loss.js';
+import { noReport } from './open-methods.js';
+import { type OpenedRun, openRun, prepareAll } from './open-run.js';
+import type { Reporting } from './opened.js';
 import { autoProgress } from './progress.js';
-import { agree, oneRank, ranksOf, shareWeights } from './ranks.js';
+import { agree, shareWeights } from './ranks.js';
+import { settle } from './settled.js';
 import { cursorAt, type EpochReport, NOTHING, type Run, type TrainOptions, type TrainReport } from './run.js';
 
 const KNOWN = [
@@ -22,6 +26,7 @@ const KNOWN = [
   'methods',
   'epochs',
   'batchSize',
+  'accumulate',
   'seed',
   'validation',
   'loss',
@@ -33,33 +38,36 @@ const KNOWN = [
   'division',
 ];
 
-function prepare(model: tf.LayersModel, data: Dataset, options: TrainOptions): Run {
+/** What a run needs before its chain is open. */
+type Begun = Omit<Run, 'chain'> & OpenedRun;
+
+/** Refuses bad options, and attaches the model. */
+function begin(model: tf.LayersModel, data: Dataset, options: TrainOptions): Begun {
   checkOptions('train', options, KNOWN);
   checkInteger('train', 'epochs', options.epochs, { min: 1 });
   const batchSize = checkInteger('train', 'batchSize', options.batchSize ?? 64, { min: 1 });
   const seed = checkInteger('train', 'seed', options.seed ?? 0);
-  const methods = options.methods ?? [];
+  const accumulate = checkInteger('train', 'accumulate', options.accumulate ?? 1, { min: 1 });
+  const { methods = [], communicator, optimizer } = options;
   checkDataset(data);
   if (options.validation) checkDataset(options.validation);
   if (options.checkpoint) checkCheckpoint(options.checkpoint);
   const loss = options.loss ?? defaultLoss(data);
   checkLoss(model, loss);
-  const links = chain(linksOf(methods, options.optimizer));
-  const ranks = ranksOf(links, methods, options.communicator);
   const division = checkChoice('train', 'division', options.division ?? 'batch', ['batch', 'data']);
-  const first = (options.communicator?.rank ?? 0) === 0;
+  const first = (communicator?.rank ?? 0) === 0;
   const title = options.title ?? (methods.map((method) => method.name).join(' + ') || 'exact');
   return {
+    ...openRun('train', model, { methods, optimizer, communicator }),
     model,
     data,
-    attachment: attach(model, ...methods),
-    links,
     loss,
+    accumulate,
+    freeReads: readsAreFree(tf.getBackend()),
     options: { ...options, batchSize, seed },
     title,
     totalSteps: options.epochs * batchCount(data, { batchSize }),
-    ranks,
-    everyone: options.communicator ?? oneRank,
+    everyone: communicator ?? oneRank,
     division,
     progress: options.progress || (options.progress === undefined && first ? autoProgress(title) : () => undefined),
     history: [],
@@ -83,7 +91,7 @@ function checkCheckpoint(checkpoint: CheckpointOptions): void {
 }
 
 /** Ranks that divide the work compare what they were told, and start from the weights of rank 0. */
-async function begin({ model, data, options, links, ranks, division }: Run): Promise<void> {
+async function meet({ model, data, options, links, ranks, division, accumulate }: Begun): Promise<void> {
   const { batchSize, seed, epochs, checkpoint } = options;
   await agree('train', ranks, {
     division: division === 'batch' ? 0 : 1,
@@ -94,7 +102,8 @@ async function begin({ model, data, options, links, ranks, division }: Run): Pro
     epochs,
     seed,
     'number of weights': model.countParams(),
-    'number of links': links.links.length,
+    'number of links': links.length,
+    accumulate,
     'number of examples for validation': options.validation?.length ?? 0,
     'use of a signal': options.signal ? 1 : 0,
     'use of a checkpoint folder': checkpoint ? 1 : 0,
@@ -110,7 +119,7 @@ async function resume(run: Run): Promise<Cursor> {
   if (!checkpoint || checkpoint.resume === false) return fresh;
   const found = await loadCheckpoint<EpochReport[]>(
     checkpoint.folder,
-    variablesOf(run.model, run.links),
+    keptOf(run),
     (line) => process.stderr.write(`${line}\n`),
     run.everyone,
   );
@@ -148,33 +157,52 @@ async function resume(run: Run): Promise<Cursor> {
  * ```
  */
 export async function train(model: tf.LayersModel, data: Dataset, options: TrainOptions): Promise<TrainReport> {
-  const run = prepare(model, data, options);
+  const begun = begin(model, data, options);
   const engine = activeEngine();
   engine?.resetCounters();
+  let chain: Run['chain'] | undefined;
   try {
-    await linearAlgebra();
-    await begin(run);
-    run.links.init(run.attachment.params);
-    let cursor = await resume(run);
-    // With other ranks, the first step asks them all.
-    if (options.signal?.aborted && run.ranks.size === 1) throw aborted(run, cursor.step);
-    while (cursor.epoch < options.epochs) {
-      cursor = await oneEpoch(run, cursor);
-    }
-    checkFinite(run, cursor.step);
-    return {
-      title: run.title,
-      data: { name: data.name, origin: data.origin },
-      epochs: run.history,
-      steps: cursor.step,
-      seconds: run.history.reduce((sum, { seconds }) => sum + seconds, 0),
-      sites: run.attachment.report(),
-      uncovered: run.attachment.uncovered,
-      engine: engine?.detail ?? tf.getBackend(),
-      fallbacks: engine?.counters().fallbacks ?? {},
-    };
+    await meet(begun);
+    chain = begun.openChain();
+    await prepareAll(begun.attachment, chain);
+    const run: Run = { ...begun, chain };
+    const steps = await allEpochs(run);
+    settle(run.attachment.context, chain.settled());
+    return reportOf(run, steps, engine);
   } finally {
-    run.attachment.detach();
-    run.links.dispose();
+    begun.attachment.detach();
+    chain?.dispose();
   }
+}
+
+/** Trains from the newest checkpoint, or from the start, to the end; returns the number of steps. */
+async function allEpochs(run: Run): Promise<number> {
+  let cursor = await resume(run);
+  // With other ranks, the first step asks them all.
+  if (run.options.signal?.aborted && run.ranks.size === 1) throw aborted(run, cursor.step);
+  while (cursor.epoch < run.options.epochs) cursor = await oneEpoch(run, cursor);
+  checkFinite(run, cursor.step);
+  return cursor.step;
+}
+
+function reportOf(run: Run, steps: number, engine: Engine | undefined): TrainReport {
+  const { attachment, data, title, history } = run;
+  const { opened } = attachment.context;
+  // Asked for now: the run ends with its state.
+  const reports = new Map([...opened].flatMap(([of, { report }]) => (report ? [[of, report()] as const] : [])));
+  return {
+    title,
+    data: { name: data.name, origin: data.origin },
+    epochs: history,
+    steps,
+    seconds: history.reduce((sum, { seconds }) => sum + seconds, 0),
+    sites: attachment.report(),
+    uncovered: attachment.uncovered,
+    of<Report>(description: Reporting<Report>): Report {
+      if (reports.has(description)) return reports.get(description) as Report;
+      throw noReport(description);
+    },
+    engine: engine?.detail ?? tf.getBackend(),
+    fallbacks: engine?.counters().fallbacks ?? {},
+  };
 }

@@ -4,6 +4,7 @@ import { slice } from './data.js';
 import { evaluate, type Evaluation } from './evaluate.js';
 import { averageModel, sameBits, variablesIn } from './ranks.js';
 import type { Run } from './run.js';
+import { whileSettled } from './settled.js';
 
 /** What an epoch reports of the validation set. */
 export interface Validation {
@@ -48,11 +49,15 @@ async function withMean<R>(model: tf.LayersModel, ranks: Communicator, body: () 
 /**
  * Evaluates a run on its validation set. Ranks whose models differ, be it only in the statistics of batch normalisation,
  * evaluate the mean of their models; where trainable weights differ, each also its own, with its own statistics, as it
- * would be used if that rank were asked alone.
+ * would be used if that rank were asked alone. Where a link has an average of the weights, that is what is evaluated.
  */
-export async function validate({ model, loss, ranks, options }: Run): Promise<Validation> {
-  const { validation: data } = options;
+export async function validate(run: Run): Promise<Validation> {
+  const { validation: data } = run.options;
   if (!data) return {};
+  return whileSettled(run.attachment.context, run.chain.settled(), () => validateOn(run, data));
+}
+
+async function validateOn({ model, loss, ranks }: Given, data: Run['data']): Promise<Validation> {
   if (ranks.size === 1) return { validation: evaluate(model, data, { loss }) };
   const given = { model, loss, ranks };
   const trainable = model.trainableWeights.map((weight) => weight.read() as tf.Variable);

@@ -1,6 +1,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import type { Rejected } from './engine.js';
+import { ENGINE_NAMES } from './contract.js';
 import { EngineError, type EngineName, useEngine } from './ladder.js';
 
 /** One thing that `frugal doctor` looked at. */
@@ -55,7 +56,7 @@ export async function diagnose(): Promise<Finding[]> {
       found: `${process.platform} ${process.arch}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
     },
   ];
-  for (const name of ['tensorflow', 'native', 'portable', 'cpu'] as const) findings.push(...(await examine(name)));
+  for (const name of ENGINE_NAMES) findings.push(...(await examine(name)));
   const chosen = await useEngine('auto', { log: () => undefined });
   return [...findings, { subject: 'in use', ok: true, found: chosen.detail }];
 }

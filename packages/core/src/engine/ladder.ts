@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { checkChoice } from '../check.js';
 import { FrugalError } from '../errors.js';
 import { registerKernels } from '../kernels/register.js';
-import { linearAlgebra } from '../linalg/linear-algebra.js';
+import { ENGINE_NAMES, ENGINES } from './contract.js';
 import { type Engine, type EngineName, noCounters, type Rejected } from './engine.js';
 import { healthProblem } from './health.js';
 import { type Importer, loadTensorflow } from './tensorflow.js';
@@ -19,15 +19,19 @@ export interface EngineOptions {
   readonly importer?: Importer;
 }
 
-const GPU_PACKAGE = '@tensorflow/tfjs-node-gpu';
-const CPU_PACKAGE = '@tensorflow/tfjs-node';
-const CHOICES = ['auto', 'tensorflow', 'native', 'portable', 'cpu'] as const;
+const CHOICES = ['auto', ...ENGINE_NAMES] as const;
+const [GPU_PACKAGE, CPU_PACKAGE] = ENGINES[0].packages;
 
 /** The engines that `useEngine` has made, by backend. TensorFlow.js has one registry of backends per process; so has this. */
 const engines = new Map<string, Engine>();
 
 /** One rung of the ladder: an engine, or why it is not to be had. */
-type Rung = (options: EngineOptions) => Promise<Omit<Engine, 'rejected'> | Rejected | readonly Rejected[]>;
+type Rung = (options: EngineOptions) => Promise<Found | Rejected | readonly Rejected[]>;
+
+/** An engine that works, and what was tried before it on its rung. */
+type Found = Omit<Engine, 'rejected'> & { readonly rejected?: readonly Rejected[] };
+
+const NO_GPU = { reason: 'it found no GPU', remedy: 'install the NVIDIA driver, CUDA 11.2 and cuDNN 8.1' };
 
 const firstLine = (error: unknown): string =>
   ((error as Error).message ?? String(error)).split('\n')[0]?.replace(/ Tried:$/, '') as string;
@@ -35,15 +39,12 @@ const firstLine = (error: unknown): string =>
 const tensorflow =
   (packages: readonly string[], gpuOnly: boolean): Rung =>
   async ({ importer }) => {
-    const { detail, gpu, rejected } = await loadTensorflow(packages, importer);
+    const { name, detail, gpu, rejected } = await loadTensorflow(packages, importer);
     if (detail === undefined) return rejected;
-    if (gpuOnly && !gpu)
-      return {
-        name: packages.join(', '),
-        reason: 'it found no GPU',
-        remedy: 'install the NVIDIA driver, CUDA 11.2 and cuDNN 8.1',
-      };
-    return { name: 'tensorflow', backend: 'tensorflow', detail, ...noCounters };
+    // A GPU package on the CPU is not what somebody installed it for, whichever engine is taken then.
+    const lost: Rejected[] = name === GPU_PACKAGE && !gpu ? [{ name, ...NO_GPU }] : [];
+    if (gpuOnly && !gpu) return [...rejected, ...lost];
+    return { name: 'tensorflow', backend: 'tensorflow', detail, rejected: [...rejected, ...lost], ...noCounters };
   };
 
 const native: Rung = async ({ threads }) => {
@@ -135,6 +136,7 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
       rejected.push(...[result].flat());
       continue;
     }
+    rejected.push(...(result.rejected ?? []));
     const problem = await activate(result.backend);
     if (problem !== undefined) {
       rejected.push({ name: result.name, reason: problem });
@@ -142,8 +144,6 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
     }
     const engine: Engine = { ...result, rejected };
     engines.set(engine.backend, engine);
-    // For links that decompose matrices in a step that cannot await; OpenBLAS itself is loaded by their first call.
-    await linearAlgebra();
     const why =
       rejected.length === 0 ? '' : ` (not ${rejected.map(({ name: n, reason }) => `${n}: ${reason}`).join('; ')})`;
     log(`Frugal runs on ${engine.detail}${why}.`);

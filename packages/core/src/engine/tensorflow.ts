@@ -10,6 +10,8 @@ export type Importer = (name: string) => Promise<unknown>;
 
 /** What loading TensorFlow's own engine gave. */
 export interface TensorflowResult {
+  /** The package that works, if one does. */
+  readonly name?: string;
   /** One line about it, if it works. */
   readonly detail?: string;
   /** Does it compute on a GPU? */
@@ -68,6 +70,9 @@ function explain(name: string, error: unknown): Rejected {
   return { name, reason: `it fails to load: ${line}`, remedy: windowsRemedy(name) ?? `npm rebuild ${name}` };
 }
 
+/** Which package has registered a backend: the other one's import may find it there. */
+const registrants = new WeakMap<object, string>();
+
 interface NodeBackend {
   readonly isUsingGpuDevice?: boolean;
 }
@@ -75,15 +80,21 @@ interface NodeBackend {
 /** Loads one package and checks it; leaves the backend that was active before active again when it fails. */
 async function attempt(name: string, load: Importer): Promise<Rejected | { detail: string; gpu: boolean }> {
   const before = tf.getBackend();
+  // Of another package, or of this one in an earlier call: an import that is repeated registers nothing.
+  const registered = tf.engine().findBackendFactory(BACKEND);
   const failed = async (rejected: Rejected): Promise<Rejected> => {
-    if (tf.findBackend(BACKEND) !== null) tf.removeBackend(BACKEND);
-    if (before && before !== BACKEND) await tf.setBackend(before);
+    const own = tf.engine().findBackendFactory(BACKEND) !== registered;
+    if (own) tf.removeBackend(BACKEND);
+    if (before && (before !== BACKEND || !own)) await tf.setBackend(before);
     return rejected;
   };
   try {
     polyfillUtil();
     await load(name);
-    if (tf.engine().findBackendFactory(BACKEND) == null || !(await tf.setBackend(BACKEND)))
+    const factory = tf.engine().findBackendFactory(BACKEND) as object | null | undefined;
+    if (factory && factory !== registered) registrants.set(factory, name);
+    const isOwn = factory && (registrants.get(factory) ?? name) === name;
+    if (!isOwn || !(await tf.setBackend(BACKEND)))
       return await failed({ name, reason: 'it registered no backend', remedy: `npm rebuild ${name}` });
     const problem = healthProblem();
     if (problem !== undefined)
@@ -110,7 +121,7 @@ export async function loadTensorflow(
   const rejected: Rejected[] = [];
   for (const name of packages) {
     const result = await attempt(name, load);
-    if ('detail' in result) return { ...result, rejected };
+    if ('detail' in result) return { name, ...result, rejected };
     rejected.push(result);
   }
   return { gpu: false, rejected };

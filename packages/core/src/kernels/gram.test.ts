@@ -11,7 +11,8 @@ type Pair = readonly [number, number];
 
 const windowOf = (size: Pair, strides: Pair, pad: 'same' | 'valid'): Window => ({
   size,
-  geometry: { kind: 'conv2d', strides, pad },
+  strides,
+  pad,
 });
 
 /** Outputs along an axis, and padding before it, as TensorFlow defines them. */
@@ -22,8 +23,7 @@ function axisOf(size: number, window: number, stride: number, pad: 'same' | 'val
 }
 
 /** The patches of x, element by element. */
-function patchesOf(x: Float32Array, [batch, height, width, channels]: Shape, { size, geometry }: Window): number[][] {
-  const { strides, pad } = geometry;
+function patchesOf(x: Float32Array, [batch, height, width, channels]: Shape, { size, strides, pad }: Window): number[][] {
   const [rows, top] = axisOf(height, size[0], strides[0], pad);
   const [columns, left] = axisOf(width, size[1], strides[1], pad);
   const pixel = (image: number, i: number, j: number): number[] => {

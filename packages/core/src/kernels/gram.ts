@@ -1,14 +1,15 @@
 import * as tf from '@tensorflow/tfjs';
 import { FrugalError } from '../errors.js';
-import type { Geometry } from '../site.js';
 import { type Composite, runOne } from './run.js';
 
 /** The window of a convolution, whose patches are the rows. */
 export interface Window {
   /** Height and width. */
   readonly size: readonly [height: number, width: number];
-  /** How it moves. */
-  readonly geometry: Extract<Geometry, { kind: 'conv2d' }>;
+  /** Step in height and in width. */
+  readonly strides: readonly [height: number, width: number];
+  /** `'same'` pads with zeros; `'valid'` does not. */
+  readonly pad: 'same' | 'valid';
 }
 
 /** What the rows of {@link gram} are. */
@@ -25,7 +26,7 @@ interface Attrs {
 }
 
 /** Patches of x [B, H, W, C] as rows [B·T, kh·kw·C], zero where the window reaches beyond the image. */
-function patches(x: tf.Tensor4D, { size: [kh, kw], geometry: { strides, pad } }: Window): tf.Tensor2D {
+function patches(x: tf.Tensor4D, { size: [kh, kw], strides, pad }: Window): tf.Tensor2D {
   const channels = x.shape[3];
   const { padInfo, outHeight, outWidth } = tf.backend_util.computeConv2DInfo(
     x.shape,
@@ -83,7 +84,7 @@ export function gram(x: tf.Tensor, { ones = false, window }: GramOptions = {}): 
       `gram: expected x [B, H, W, C] for a window but received [${x.shape.join(', ')}]. Drop the window, or pass images.`,
     );
   }
-  if (window?.geometry.pad === 'valid' && window.size.some((size, axis) => size > (x.shape[axis + 1] as number))) {
+  if (window?.pad === 'valid' && window.size.some((size, axis) => size > (x.shape[axis + 1] as number))) {
     throw new FrugalError(
       'SHAPE',
       `gram: expected images of at least [${window.size.join(', ')}] but received [${x.shape.join(', ')}]. Pad them.`,

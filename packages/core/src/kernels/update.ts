@@ -9,7 +9,9 @@ export interface SgdHyper {
   readonly momentum: number;
   /** Look ahead along the velocity? */
   readonly nesterov: boolean;
-  /** λ, decoupled. */
+  /** λ, coupled: λ·w joins the gradient. Default 0. */
+  readonly coupledDecay?: number;
+  /** λ, decoupled: the weight also loses η·λ·w. */
   readonly weightDecay: number;
 }
 
@@ -51,16 +53,17 @@ function inPlace(kernel: string, g: tf.Tensor, variables: Record<string, tf.Vari
 
 /**
  * One SGD update of a weight:
- *   v ← μ·v + g;  d = g without v, v with it, g + μ·v with Nesterov;  w ← w − η·d − η·λ·w
+ *   h = g + λ_c·w;  v ← μ·v + h;  d = h without v, v with it, h + μ·v with Nesterov;  w ← w − η·d − η·λ·w
  * In place and in one pass where the engine can.
  */
 export function sgdUpdate(w: tf.Variable, g: tf.Tensor, v: tf.Variable | undefined, hyper: SgdHyper): void {
-  if (inPlace('FrugalSgd', g, v ? { w, v } : { w }, hyper)) return;
-  const { learningRate, momentum, nesterov, weightDecay } = hyper;
+  const { learningRate, momentum, nesterov, weightDecay, coupledDecay = 0 } = hyper;
+  if (inPlace('FrugalSgd', g, v ? { w, v } : { w }, { ...hyper, coupledDecay })) return;
   tf.tidy(() => {
-    if (v) v.assign(tf.add(tf.mul(v, momentum), g));
-    const plain: tf.Tensor = v ?? g;
-    const direction = v && nesterov ? tf.add(g, tf.mul(v, momentum)) : plain;
+    const h = coupledDecay === 0 ? g : tf.add(g, tf.mul(w, coupledDecay));
+    if (v) v.assign(tf.add(tf.mul(v, momentum), h));
+    const plain: tf.Tensor = v ?? h;
+    const direction = v && nesterov ? tf.add(h, tf.mul(v, momentum)) : plain;
     const kept = weightDecay === 0 ? w : tf.mul(w, 1 - learningRate * weightDecay);
     w.assign(tf.sub(kept, tf.mul(direction, learningRate)));
   });

@@ -6,7 +6,8 @@ const CHOICES = ['auto', 'lapack', 'ml-matrix'] as const;
 
 /**
  * Dense linear algebra: by LAPACK (OpenBLAS, one thread) where `@frugal/native` and OpenBLAS are to be had, else by
- * ml-matrix. OpenBLAS enters the process with the first call, not before; the engine of TensorFlow.js does not matter.
+ * ml-matrix. OpenBLAS enters the process with the first call, not before; the engine of TensorFlow.js does not matter. Links
+ * and methods call it in their `prepare`.
  *
  * @param name - a library to insist on; default: `auto`
  * @throws {@link FrugalError} `ENGINE` when LAPACK was asked for by name and cannot be had, with the reason
@@ -18,28 +19,6 @@ const CHOICES = ['auto', 'lapack', 'ml-matrix'] as const;
  */
 export async function linearAlgebra(name: 'auto' | LinearAlgebra['name'] = 'auto'): Promise<LinearAlgebra> {
   const choice = checkChoice('linearAlgebra', 'name', name, CHOICES);
-  const algebra = await open(choice);
-  if (choice === 'auto') opened = algebra;
-  return algebra;
-}
-
-/** What `linearAlgebra()` found last: links of a chain cannot await it. */
-let opened: LinearAlgebra | undefined;
-
-/**
- * The linear algebra that `linearAlgebra()`, `useEngine()` or `train()` has opened in this process.
- *
- * @throws {@link FrugalError} `CONFIG`, naming `owner`, where none has been
- */
-export function openedAlgebra(owner: string): LinearAlgebra {
-  if (opened) return opened;
-  throw new FrugalError(
-    'CONFIG',
-    `${owner}: expected linear algebra to be open. Call await useEngine(), or await linearAlgebra(), before the first step.`,
-  );
-}
-
-async function open(choice: (typeof CHOICES)[number]): Promise<LinearAlgebra> {
   if (choice === 'ml-matrix') return byMlMatrix('as asked');
   try {
     const { loadLapack } = await import('@frugal/native');
@@ -54,4 +33,12 @@ async function open(choice: (typeof CHOICES)[number]): Promise<LinearAlgebra> {
 async function byMlMatrix(reason: string): Promise<LinearAlgebra> {
   const { mlMatrix } = await import('./ml-matrix.js');
   return algebraOn('ml-matrix', mlMatrix(reason));
+}
+
+/** What a link has before its `prepare` was awaited: throws `CONFIG` with the remedy. */
+export function unprepared(owner: string): never {
+  throw new FrugalError(
+    'CONFIG',
+    `${owner}: expected to be prepared before its first step. Await optimizer.prepare() before model.fit, or prepare() of what was opened.`,
+  );
 }

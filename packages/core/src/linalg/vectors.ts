@@ -9,41 +9,43 @@ const NATIVE_LENGTH = 2048;
 /** Elements whose sums are kept in float64 at a time, where there are many parts. */
 const BLOCK = 1024;
 
-let native: VectorLoops | undefined;
-let opening: Promise<'native' | 'javascript'> | undefined;
-
-/**
- * Lets {@link weightedSum} use the addon of `@frugal/native` from here on, where it is to be had: the bits stay, the time
- * does not. Looks once in the life of the process; the engine of TensorFlow.js does not matter.
- *
- * @returns what does the work: `javascript` where there is no addon, or `FRUGAL_NATIVE` is `off`
- */
-export function openVectors(): Promise<'native' | 'javascript'> {
-  opening ??= open();
-  return opening;
-}
-
-async function open(): Promise<'native' | 'javascript'> {
-  try {
-    const { loadVectors } = await import('@frugal/native');
-    native = loadVectors();
-    return 'native';
-  } catch {
-    return 'javascript';
-  }
-}
-
 const isSingle = (vector: FloatVector): vector is Float32Array => vector instanceof Float32Array;
 
 /**
  * into[i] ← Σ_k weights[k]·parts[k][i], all of the length of `into`. Products and sums, in the order of parts, are float64
  * and rounded once to the type of `into`; without parts it is 0. `into` may be one of the parts, but not overlap one
- * otherwise. The same bits with and without {@link openVectors}, which makes long float32 vectors several times as fast
- * (of NaN, that it is one: its bits are the processor's).
- *
- * @throws {@link FrugalError} `SHAPE` for parts of another number or length
+ * otherwise. Throws {@link FrugalError} `SHAPE` for parts of another number or length.
  */
-export function weightedSum(into: FloatVector, weights: readonly number[], parts: readonly FloatVector[]): void {
+export type WeightedSum = (into: FloatVector, weights: readonly number[], parts: readonly FloatVector[]) => void;
+
+/** {@link WeightedSum} in JavaScript. */
+export const weightedSum: WeightedSum = (into, weights, parts) => {
+  checkParts(into, weights, parts);
+  sumInJavaScript(into, weights, parts);
+};
+
+/**
+ * The fastest {@link WeightedSum} that is to be had: by the addon of `@frugal/native`, which makes long float32 vectors several
+ * times as fast, or in JavaScript where there is none or `FRUGAL_NATIVE` is `off`. The same bits either way (of NaN, that it is
+ * one: its bits are the processor's). The engine of TensorFlow.js does not matter. Links call it in their `prepare`.
+ */
+export async function fastestSum(): Promise<WeightedSum> {
+  let native: VectorLoops;
+  try {
+    const { loadVectors } = await import('@frugal/native');
+    native = loadVectors();
+  } catch {
+    return weightedSum;
+  }
+  return (into, weights, parts) => {
+    checkParts(into, weights, parts);
+    const long = into.length >= NATIVE_LENGTH && parts.length > 0 && parts.length <= native.maxParts;
+    if (long && isSingle(into) && parts.every(isSingle)) native.weightedSum(into, weights, parts);
+    else sumInJavaScript(into, weights, parts);
+  };
+}
+
+function checkParts(into: FloatVector, weights: readonly number[], parts: readonly FloatVector[]): void {
   if (parts.length !== weights.length)
     throw new FrugalError(
       'SHAPE',
@@ -55,12 +57,9 @@ export function weightedSum(into: FloatVector, weights: readonly number[], parts
         'SHAPE',
         `weightedSum: expected parts of ${into.length} numbers, as the sum has, but part ${k} has ${length}. Cut it by subarray().`,
       );
-  const long = native && into.length >= NATIVE_LENGTH && parts.length > 0 && parts.length <= native.maxParts;
-  if (long && isSingle(into) && parts.every(isSingle)) native?.weightedSum(into, weights, parts);
-  else sumInJavaScript(into, weights, parts);
 }
 
-/** `weightedSum` without the addon and without its checks. */
+/** `weightedSum` without its checks. */
 export function sumInJavaScript(into: FloatVector, weights: readonly number[], parts: readonly FloatVector[]): void {
   const [a = 0, b = 0, c = 0] = weights;
   const [x = into, y = into, z = into] = parts;

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Communicator, Numbers, Reduction } from '../communicator.js';
-import type { ExchangeTransform } from '../transform.js';
+import type { ExchangeLink } from '../link.js';
 
 /**
  * One rank of `size` ranks that all hold the same values, without the others: a sum is `size` times the own value.
@@ -98,22 +98,21 @@ export async function runRanks<R>(size: number, body: (communicator: Communicato
 }
 
 /** The gradient of the whole batch: the sum over ranks of share × gradient. `weigh` replaces the share, for controls. */
-export function meanGradient(weigh?: (communicator: Communicator) => number): ExchangeTransform {
+export function meanGradient(weigh?: (communicator: Communicator) => number): ExchangeLink {
   return {
     kind: 'exchange',
     name: 'meanGradient',
-    init: () => undefined,
-    state: () => new Map(),
-    dispose: () => undefined,
-    async exchange(updates, _params, scope, communicator) {
-      const result = new Map<string, tf.Tensor>();
-      for (const [name, update] of updates) {
-        const share = weigh ? weigh(communicator) : scope.share;
-        const values = Float32Array.from(await update.data(), (v) => v * share);
-        await communicator.allReduce(values);
-        result.set(name, tf.tensor(values, update.shape));
-      }
-      return result;
-    },
+    open: ({ communicator }) => ({
+      async exchange(gradients, scope) {
+        const result = new Map<string, tf.Tensor>();
+        for (const [name, gradient] of gradients) {
+          const share = weigh ? weigh(communicator) : scope.share;
+          const values = Float32Array.from(await gradient.data(), (v) => v * share);
+          await communicator.allReduce(values);
+          result.set(name, tf.tensor(values, gradient.shape));
+        }
+        return result;
+      },
+    }),
   };
 }

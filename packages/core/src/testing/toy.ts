@@ -3,7 +3,7 @@ import type { Dataset } from '../data.js';
 import { sgdUpdate } from '../kernels/update.js';
 import { stream } from '../rng.js';
 import { hyper, type Hyper } from '../schedule.js';
-import type { LocalTransform } from '../transform.js';
+import type { UpdateLink } from '../link.js';
 
 /** A small classification set: three kinds of noisy 8×8 images that a tiny network learns in a few steps. */
 export function toyImages(length = 96, seed = 5): Dataset {
@@ -62,41 +62,28 @@ export function toyModel(seed = 1, extras: { batchNorm?: boolean; dropout?: numb
 }
 
 /** Heavy-ball momentum as a link, for tests of core, which must not depend on the optim package. */
-export function toySgd(learningRate: Hyper = 0.1, momentum = 0.9): LocalTransform {
-  const velocity = new Map<string, tf.Variable>();
+export function toySgd(learningRate: Hyper = 0.1, momentum = 0.9): UpdateLink {
   const rate = hyper('toySgd', 'learningRate', learningRate);
   return {
-    kind: 'local',
+    kind: 'update',
     name: 'toySgd',
-    init(params) {
-      for (const { name, value } of params) velocity.set(name, tf.variable(tf.zerosLike(value), false));
-    },
-    update(updates, _params, scope) {
-      const changes = new Map<string, tf.Tensor>();
-      for (const [name, g] of updates) {
-        const v = velocity.get(name) as tf.Variable;
-        v.assign(tf.add(tf.mul(v, momentum), g));
-        changes.set(name, tf.mul(v, -rate(scope.clock)));
-      }
-      return changes;
-    },
-    apply(updates, params, scope) {
-      for (const { name, value } of params) {
-        const g = updates.get(name);
-        if (g)
-          sgdUpdate(value, g, velocity.get(name), {
-            learningRate: rate(scope.clock),
-            momentum,
-            nesterov: false,
-            weightDecay: 0,
-          });
-      }
-    },
-    state: () => new Map([...velocity].map(([name, v]) => [`toySgd/velocity/${name}`, v])),
-    hyperparameters: (scope) => ({ learningRate: rate(scope.clock) }),
-    dispose() {
-      for (const v of velocity.values()) v.dispose();
-      velocity.clear();
+    rateOf: () => rate,
+    open({ params }) {
+      const velocity = new Map(
+        params.map(({ name, value }) => [name, tf.tidy(() => tf.variable(tf.zerosLike(value), false))]),
+      );
+      return {
+        apply(gradients, { clock }) {
+          const numbers = { learningRate: rate(clock), momentum, nesterov: false, weightDecay: 0 };
+          for (const { name, value } of params) {
+            const g = gradients.get(name);
+            if (g) sgdUpdate(value, g, velocity.get(name), numbers);
+          }
+        },
+        state: () => new Map([...velocity].map(([name, v]) => [`toySgd/velocity/${name}`, v])),
+        hyperparameters: ({ clock }) => ({ learningRate: rate(clock) }),
+        dispose: () => velocity.forEach((v) => v.dispose()),
+      };
     },
   };
 }

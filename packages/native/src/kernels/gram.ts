@@ -6,15 +6,16 @@ interface GramAttrs {
   readonly ones: boolean;
   readonly window?: {
     readonly size: readonly [height: number, width: number];
-    readonly geometry: { readonly strides: readonly [number, number]; readonly pad: 'same' | 'valid' };
+    readonly strides: readonly [number, number];
+    readonly pad: 'same' | 'valid';
   } | null;
 }
 
 /** The geometry of a window that fits at least once; absent otherwise. */
 function shapeOf(x: readonly number[], window: NonNullable<GramAttrs['window']>): Int32Array | undefined {
   if (x.length !== 4) return undefined;
-  const [strideHeight, strideWidth] = window.geometry.strides;
-  const attrs = { strides: [strideHeight, strideWidth] as [number, number], pad: window.geometry.pad };
+  const [strideHeight, strideWidth] = window.strides;
+  const attrs = { strides: [strideHeight, strideWidth] as [number, number], pad: window.pad };
   const { outShape, shape } = convolutionOf(x, [...window.size, x[3] as number, 1], attrs);
   return outShape.every((size) => size > 0) ? shape : undefined;
 }

@@ -7,7 +7,8 @@ const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b,
 
 const convolution = (side: number, stride: number, pad: 'same' | 'valid') => ({
   size: [side, side],
-  geometry: { kind: 'conv2d', strides: [stride, stride], pad },
+  strides: [stride, stride],
+  pad,
 });
 
 /** Rows, shared products, patches, and channels that do not fill a register; all by several threads. */
