@@ -2,11 +2,10 @@ import {
   checkChoice,
   checkInteger,
   checkOptions,
-  type Communicator,
-  type ExchangeTransform,
-  FrugalError,
-  openVectors,
-  type Param,
+  type ExchangeLink,
+  fastestSum,
+  type RunContext,
+  unprepared,
   type Updates,
 } from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
@@ -25,7 +24,7 @@ export interface AllReduceOptions {
 }
 
 /**
- * What one rank gave to be summed, in bytes of values. The transport sends 2(n − 1)/n times as much from each of n ranks if it
+ * What one rank gave to be summed in a run, in bytes of values. The transport sends 2(n − 1)/n times as much from each of n ranks if it
  * is a ring (n − 1 times with `mpi({ order: 'rank' })` and float32, which gathers instead).
  */
 export interface ExchangeReport {
@@ -39,18 +38,20 @@ export interface ExchangeReport {
   readonly fullBytes: number;
 }
 
-/** An exchange link that counts its bytes. */
-export interface CountedExchange extends ExchangeTransform {
-  /** What was exchanged since the link was made. */
-  report(): ExchangeReport;
+/** What the links of this kind are told, checked. */
+export interface ReducerSettings {
+  /** Names the link in errors. */
+  readonly owner: string;
+  readonly bucketBytes: number;
+  readonly wire: WireFormat;
 }
 
-/** Sums tensors of weights over ranks, in buckets: what all links of this kind share. */
+/** Sums tensors of weights over the ranks of a run, in buckets: what all links of this kind share. */
 export interface Reducer {
-  /** Makes the buckets. */
-  init(params: readonly Param[]): void;
-  /** Σ over ranks of factor · update, for each weight. */
-  reduce(updates: Updates, factor: number, communicator: Communicator): Promise<Map<string, tf.Tensor>>;
+  /** Makes the buckets; on one rank there is nothing to make. */
+  prepare(): Promise<void>;
+  /** Σ over ranks of factor · gradient, for each weight. */
+  reduce(gradients: Updates, factor: number): Promise<Map<string, tf.Tensor>>;
   /** Counts bytes that a link sends besides. */
   count(bytes: number): void;
   /** What was exchanged. */
@@ -60,26 +61,31 @@ export interface Reducer {
 }
 
 /** @throws FrugalError `CONFIG` for bad options */
-export function openReducer(owner: string, options: AllReduceOptions): Reducer {
+export function reducerSettings(owner: string, options: AllReduceOptions): ReducerSettings {
   checkOptions(owner, options, ['bucketBytes', 'wire']);
-  const bytesOfBucket = checkInteger(owner, 'bucketBytes', options.bucketBytes ?? 25 * 2 ** 20, { min: 4 });
-  const wire = wires[checkChoice(owner, 'wire', options.wire ?? 'float32', Object.keys(wires) as WireFormat[])];
-  let buckets: readonly Bucket[] = [];
-  let fullSize = 0;
-  const sums = { steps: 0, bytes: 0, fullBytes: 0 };
   return {
-    init(params) {
-      buckets = openBuckets(params, bytesOfBucket);
-      fullSize = params.reduce((sum, { value }) => sum + value.size, 0);
+    owner,
+    bucketBytes: checkInteger(owner, 'bucketBytes', options.bucketBytes ?? 25 * 2 ** 20, { min: 4 }),
+    wire: checkChoice(owner, 'wire', options.wire ?? 'float32', Object.keys(wires) as WireFormat[]),
+  };
+}
+
+/** Opens a reducer for one run; its `prepare` must be awaited. */
+export function openReducer(settings: ReducerSettings, { params, communicator }: RunContext): Reducer {
+  const { owner, bucketBytes } = settings;
+  const wire = wires[settings.wire];
+  const fullBytes = params.reduce((sum, { value }) => sum + 4 * value.size, 0);
+  const sums = { steps: 0, bytes: 0, fullBytes: 0 };
+  let buckets: readonly Bucket[] | undefined;
+  return {
+    async prepare() {
+      if (communicator.size > 1) buckets ??= openBuckets(params, bucketBytes, await fastestSum());
     },
-    async reduce(updates, factor, communicator) {
-      if (buckets.length === 0 && updates.size > 0)
-        throw new FrugalError('CONFIG', `${owner}: expected init to have seen the weights. Call init first.`);
-      await openVectors(); // buckets and communicators sum by it
+    async reduce(gradients, factor) {
       const pending: { readonly bucket: Bucket; readonly finish: () => Promise<void> }[] = [];
       // A bucket travels while the next ones are packed, and while those before it are unpacked.
-      for (const bucket of buckets) {
-        const values = await bucket.pack(updates, factor);
+      for (const bucket of buckets ?? unprepared(owner)) {
+        const values = await bucket.pack(gradients, factor);
         pending.push({ bucket, finish: wire.start(values, communicator) });
         sums.bytes += wire.bytes(values.length);
       }
@@ -89,12 +95,12 @@ export function openReducer(owner: string, options: AllReduceOptions): Reducer {
         for (const [name, tensor] of bucket.unpack()) reduced.set(name, tensor);
       }
       sums.steps++;
-      sums.fullBytes += 4 * fullSize;
+      sums.fullBytes += fullBytes;
       return reduced;
     },
     count: (bytes) => void (sums.bytes += bytes),
     report: () => ({ ...sums, bytesPerStep: sums.steps === 0 ? 0 : sums.bytes / sums.steps }),
-    dispose: () => void (buckets = []),
+    dispose: () => void (buckets = undefined),
   };
 }
 
@@ -104,15 +110,15 @@ export function openReducer(owner: string, options: AllReduceOptions): Reducer {
  *   g ← Σ_r share_r · g_r
  *
  * where share_r is the rank's share of the step's examples (`scope.share`), so that n ranks make the step of one rank with
- * the batch of all. Shapes stay. Put it before everything that is not linear in g: clipping, momentum, the optimizer. Ranks
- * that start with equal weights stay equal to the bit, since all receive the same bits.
+ * the batch of all. Shapes stay. An `exchange` link, so it stands before the update; put it before gradient links too that are
+ * not linear in g, as clipping. Ranks that start with equal weights stay equal to the bit, since all receive the same bits.
  *
  * Exact up to the order of the sum with `wire: 'float32'`; with `'bfloat16'` terms and sum are rounded, each by at most 2^-8
  * of its magnitude. Gradients travel in buckets, the next packed while the last is on its way; a weight without gradient
  * counts as zero. On one rank, gradients pass as they are.
  *
  * Cost: 4 bytes per weight and step (2 with `'bfloat16'`), times 2(n − 1)/n on the way from each of n ranks. Memory: the
- * buckets, 4 bytes per weight. No state.
+ * buckets, 4 bytes per weight; none on one rank. No state.
  *
  * Source: buckets as in Li et al. 2020, PyTorch Distributed, arXiv 2006.15704, section 3.2; weighting by share is the mean
  * over all examples.
@@ -121,20 +127,24 @@ export function openReducer(owner: string, options: AllReduceOptions): Reducer {
  * @example
  * ```ts
  * const link = allReduce();
- * await train(model, data, { optimizer: [link, sgd({ learningRate: 0.1 })], communicator: await mpi(), … });
- * console.log(link.report().bytesPerStep);
+ * const report = await train(model, data, { optimizer: [link, sgd({ learningRate: 0.1 })], communicator: await mpi(), … });
+ * console.log(report.of(link).bytesPerStep);
  * ```
  */
-export function allReduce(options: AllReduceOptions = {}): CountedExchange {
-  const reducer = openReducer('allReduce', options);
+export function allReduce(options: AllReduceOptions = {}): ExchangeLink<ExchangeReport> {
+  const settings = reducerSettings('allReduce', options);
   return {
     kind: 'exchange',
     name: 'allReduce',
-    init: (params) => reducer.init(params),
-    exchange: async (updates, _params, scope, communicator) =>
-      communicator.size === 1 ? new Map(updates) : reducer.reduce(updates, scope.share, communicator),
-    state: () => new Map(),
-    report: () => reducer.report(),
-    dispose: () => reducer.dispose(),
+    open(context) {
+      const { prepare, reduce, report, dispose } = openReducer(settings, context);
+      return {
+        prepare,
+        exchange: async (gradients, { share }) =>
+          context.communicator.size === 1 ? new Map(gradients) : reduce(gradients, share),
+        report,
+        dispose,
+      };
+    },
   };
 }

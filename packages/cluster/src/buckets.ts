@@ -1,4 +1,4 @@
-import { type Param, readInto, tensorOf, type Updates, weightedSum } from '@frugal/core';
+import { type Param, readInto, tensorOf, type Updates, type WeightedSum } from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
 
 /** The values of some weights' tensors one after the other, in one array that is used again in each step. */
@@ -15,13 +15,18 @@ export interface Bucket {
 }
 
 /** into ← factor · source. What is not finite times 0 is 0 here: a rank without examples has no say. */
-async function scaleInto(into: Float32Array, source: tf.Tensor | undefined, factor: number): Promise<void> {
+async function scaleInto(
+  into: Float32Array,
+  source: tf.Tensor | undefined,
+  factor: number,
+  sum: WeightedSum,
+): Promise<void> {
   if (!source || factor === 0) return void into.fill(0);
   await readInto(into, source);
-  if (factor !== 1) weightedSum(into, [factor], [into]);
+  if (factor !== 1) sum(into, [factor], [into]);
 }
 
-function openBucket(params: readonly Param[]): Bucket {
+function openBucket(params: readonly Param[], sum: WeightedSum): Bucket {
   const memory = new Float32Array(params.reduce((sum, { value }) => sum + value.size, 0));
   let packed: { readonly name: string; readonly shape: number[]; readonly values: Float32Array }[] = [];
   return {
@@ -35,7 +40,7 @@ function openBucket(params: readonly Param[]): Bucket {
         return { name, shape, values };
       });
       // All at once: where tensors live on a device, their copies overlap.
-      await Promise.all(packed.map(({ name, values }) => scaleInto(values, updates.get(name), factor)));
+      await Promise.all(packed.map(({ name, values }) => scaleInto(values, updates.get(name), factor, sum)));
       return memory.subarray(0, end);
     },
     unpack: () => new Map(packed.map(({ name, shape, values }) => [name, tensorOf(values, shape)])),
@@ -46,8 +51,10 @@ function openBucket(params: readonly Param[]): Bucket {
  * Buckets for these weights, the last layer first, as its gradient is the first that back-propagation has. A bucket holds
  * at most `bytes` of float32 values; a weight that is larger has a bucket of its own. Their memory is made here: as much
  * as the weights have.
+ *
+ * @param sum - what scales values
  */
-export function openBuckets(params: readonly Param[], bytes: number): Bucket[] {
+export function openBuckets(params: readonly Param[], bytes: number, sum: WeightedSum): Bucket[] {
   const groups: Param[][] = [];
   let room = 0;
   for (const param of params.toReversed()) {
@@ -59,5 +66,5 @@ export function openBuckets(params: readonly Param[], bytes: number): Bucket[] {
     groups.at(-1)?.push(param);
     room -= size;
   }
-  return groups.map(openBucket);
+  return groups.map((group) => openBucket(group, sum));
 }

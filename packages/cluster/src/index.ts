@@ -5,7 +5,7 @@
  *
  * @packageDocumentation
  */
-export { allReduce, type AllReduceOptions, type CountedExchange, type ExchangeReport } from './all-reduce.js';
+export { allReduce, type AllReduceOptions, type ExchangeReport } from './all-reduce.js';
 export { alone } from './alone.js';
 export { awcDmsgd } from './decentralized/awc-dmsgd.js';
 export { d2 } from './decentralized/d2.js';
@@ -19,6 +19,7 @@ export type {
   DecentralizedOptions,
   DecentralizedReport,
   MomentumOptions,
+  OpenedRecursion,
 } from './decentralized/link.js';
 export { momentumTracking } from './decentralized/momentum-tracking.js';
 export { qgDmsgd } from './decentralized/qg-dmsgd.js';

@@ -1,4 +1,4 @@
-import { checkChoice, checkNumber, checkOptions, type Communicator, FrugalError } from '@frugal/core';
+import { checkChoice, checkNumber, checkOptions, type Communicator, fastestSum, FrugalError } from '@frugal/core';
 import { communicatorOf } from './mpi/communicator.js';
 import { type Context, openGroup } from './mpi/group.js';
 import { openLibrary } from './mpi/koffi-lib.js';
@@ -73,6 +73,7 @@ export async function mpi(options: MpiOptions = {}): Promise<MpiCommunicator> {
   const timeoutSeconds = checkNumber('mpi', 'timeoutSeconds', options.timeoutSeconds ?? 600, { min: 0 });
   const order = checkChoice('mpi', 'order', options.order ?? 'mpi', ['mpi', 'rank']);
   const verify = checkChoice('mpi', 'verify', String(options.verify ?? false), ['true', 'false']) === 'true';
+  const sumInRankOrder = order === 'rank' ? await fastestSum() : undefined;
   prepareLibraries(process.env);
   const lib = await openLibrary(libraryNames(options.library, process.env));
   if (lib.initialized()) {
@@ -87,7 +88,7 @@ export async function mpi(options: MpiOptions = {}): Promise<MpiCommunicator> {
     lib,
     memory: openMemory(),
     progress: openProgress(lib, () => state.life?.watch()),
-    inRankOrder: order === 'rank',
+    sumInRankOrder,
     verify,
     groups: [],
     closed: false,

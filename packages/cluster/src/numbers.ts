@@ -1,4 +1,4 @@
-import { type FloatVector, type Numbers, type Reduction, weightedSum } from '@frugal/core';
+import type { FloatVector, Numbers, Reduction, WeightedSum } from '@frugal/core';
 
 /** The type of numbers, as errors print it. */
 export type NumberType = 'float32' | 'float64' | 'int32';
@@ -20,12 +20,19 @@ const BLOCK = 4096;
 /**
  * Reduces arrays of equal length in the order given, element by element. Floats are added in float64 and rounded once;
  * int32 wraps, as in C. `into` may be one of the parts.
+ *
+ * @param sum - what adds floats
  */
-export function reduceInOrder(parts: readonly Numbers[], reduction: Reduction, into: Numbers): void {
+export function reduceInOrder(
+  parts: readonly Numbers[],
+  reduction: Reduction,
+  into: Numbers,
+  sum: WeightedSum,
+): void {
   if (reduction === 'sum' && !(into instanceof Int32Array)) {
     // All of one type, which a communicator has checked. Times 1 is exact.
     const weights = parts.map(() => 1);
-    weightedSum(into, weights, parts as readonly FloatVector[]);
+    sum(into, weights, parts as readonly FloatVector[]);
   } else reduceInBlocks(parts, reduction, into);
 }
 

@@ -1,8 +1,10 @@
 import {
-  type Communicator,
+  type ExchangeLink,
   FrugalError,
+  type OpenedExchange,
   type Param,
   putSlices,
+  type RunContext,
   type SampledSlices,
   sampledSlices,
   type Scope,
@@ -10,23 +12,34 @@ import {
   type Updates,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import { type AllReduceOptions, type CountedExchange, openReducer } from './all-reduce.js';
+import { type AllReduceOptions, type ExchangeReport, openReducer, type Reducer, reducerSettings } from './all-reduce.js';
+
+/** {@link SampledSlices} whose indices the host knows, ascending and distinct. */
+interface HostSlices extends SampledSlices {
+  readonly indices: Int32Array;
+}
 
 /** The slices that each sampled weight's gradient has, by weight name. */
-type Samples = ReadonlyMap<string, SampledSlices>;
+type Samples = ReadonlyMap<string, HostSlices>;
 
-function samplesOf(params: readonly Param[], scope: Scope): Samples {
-  return new Map(
-    params.flatMap(({ name, value, site }) => {
-      // The bias of a site is never sampled.
-      const slices = site?.kernel === value ? sampledSlices(scope.plans.get(site.name)) : undefined;
-      return slices ? [[name, slices] as const] : [];
-    }),
-  );
+/** Indices that lie on the engine are in the order in which they were drawn, and may repeat. */
+async function onHost({ axis, indices }: SampledSlices): Promise<HostSlices> {
+  if (indices instanceof Int32Array) return { axis, indices };
+  return { axis, indices: Int32Array.from(new Set(await indices.data<'int32'>())).sort() };
+}
+
+/** All plans are read at once, since copies from a device overlap. */
+async function samplesOf(params: readonly Param[], scope: Scope): Promise<Samples> {
+  const samples = params.flatMap(({ name, value, site }) => {
+    // The bias of a site is never sampled.
+    const slices = site?.kernel === value ? sampledSlices(scope.plans.get(site)) : undefined;
+    return slices ? [onHost(slices).then((read) => [name, read] as const)] : [];
+  });
+  return new Map(await Promise.all(samples));
 }
 
 /** FNV-1a over axis and indices: 32 bits, which float64 holds exactly. Equal on all ranks for equal plans. */
-function checksum({ axis, indices }: SampledSlices): number {
+function checksum({ axis, indices }: HostSlices): number {
   let hash = 0x811c9dc5;
   for (const value of [axis, ...indices]) hash = Math.imul(hash ^ value, 0x01000193);
   // Not 0, which stands for no plan.
@@ -50,14 +63,14 @@ function checkAgreed(params: readonly Param[], maxima: Float64Array): void {
 }
 
 /** The sampled gradients cut down to their slices, the others as they are. What was cut is the caller's. */
-function cut(updates: Updates, params: readonly Param[], samples: Samples): { small: Updates; cuts: tf.Tensor[] } {
-  const small = new Map(updates);
+function cut(gradients: Updates, params: readonly Param[], samples: Samples): { small: Updates; cuts: tf.Tensor[] } {
+  const small = new Map(gradients);
   const cuts: tf.Tensor[] = [];
   for (const { name } of params) {
-    const update = updates.get(name);
+    const gradient = gradients.get(name);
     const slices = samples.get(name);
-    if (!update || !slices) continue;
-    const taken = takeSlices(update, slices.axis, { indices: slices.indices });
+    if (!gradient || !slices) continue;
+    const taken = takeSlices(gradient, slices.axis, { indices: slices.indices });
     small.set(name, taken);
     cuts.push(taken);
   }
@@ -77,6 +90,33 @@ function putBack(sums: Map<string, tf.Tensor>, params: readonly Param[], samples
   return sums;
 }
 
+/** One check that all ranks have the same plans: throws on all of them or on none. */
+async function agree({ params, communicator }: RunContext, samples: Samples, { count }: Reducer): Promise<void> {
+  const sums = checksums(params, samples);
+  count(sums.byteLength);
+  await communicator.allReduce(sums, 'max');
+  checkAgreed(params, sums);
+}
+
+function openSampled(reducer: Reducer, context: RunContext): OpenedExchange<ExchangeReport> {
+  const { params, communicator } = context;
+  const { prepare, reduce, report, dispose } = reducer;
+  return {
+    prepare,
+    async exchange(gradients, scope) {
+      if (communicator.size === 1) return new Map(gradients);
+      const samples = await samplesOf(params, scope);
+      await agree(context, samples, reducer);
+      const { small, cuts } = cut(gradients, params, samples);
+      const sums = await reduce(small, scope.share);
+      tf.dispose(cuts);
+      return putBack(sums, params, samples);
+    },
+    report,
+    dispose,
+  };
+}
+
 /**
  * As {@link allReduce}, but of a weight whose product was sampled only the slices of its gradient travel that the sample
  * has; elsewhere dW is zero on every rank:
@@ -86,14 +126,15 @@ function putBack(sums: Map<string, tf.Tensor>, params: readonly Param[], samples
  *
  * All ranks must choose alike without a word: the plan depends on the weights only, as with `topK({ by: 'weights' })`, mode
  * `through`, and the weights start equal; then they stay equal to the bit. Which slices a gradient has is what the plan of
- * its site says (`sampled`); weights without such a plan (biases, gains, exact layers) travel whole. Put it first in the
- * chain: momentum would fill the slices that were not chosen.
+ * its site says (`sampled`); weights without such a plan (biases, gains, exact layers) travel whole. An `exchange` link: put
+ * it first in the chain, since gradient links, as K-FAC, may fill the slices that were not chosen.
  *
  * Adds nothing to the bias of the sample: n ranks make the step of one rank with the same plan and the batch of all.
  *
  * Cost: 4·k/n bytes per weight of a sampled layer that keeps k of n channels and 4 per other weight (half with
  * `'bfloat16'`), and 16 bytes per weight tensor for a check that all plans are the same, which is awaited first, since sums
- * of different lengths cannot be begun. Memory and transport as for {@link allReduce}. No state.
+ * of different lengths cannot be begun. A plan whose indices lie on the engine is read from there. Memory and transport as
+ * for {@link allReduce}. No state.
  *
  * Source: Adelman, Levy, Hakimi, Silberstein: Faster Neural Network Training with Approximate Tensor Operations, NeurIPS
  * 2021, arXiv 1805.08079, section on multi-node training.
@@ -109,29 +150,11 @@ function putBack(sums: Map<string, tf.Tensor>, params: readonly Param[], samples
  * });
  * ```
  */
-export function sampledAllReduce(options: AllReduceOptions = {}): CountedExchange {
-  const reducer = openReducer('sampledAllReduce', options);
-  const agree = async (params: readonly Param[], samples: Samples, communicator: Communicator): Promise<void> => {
-    const sums = checksums(params, samples);
-    reducer.count(sums.byteLength);
-    await communicator.allReduce(sums, 'max');
-    checkAgreed(params, sums);
-  };
+export function sampledAllReduce(options: AllReduceOptions = {}): ExchangeLink<ExchangeReport> {
+  const settings = reducerSettings('sampledAllReduce', options);
   return {
     kind: 'exchange',
     name: 'sampledAllReduce',
-    init: (params) => reducer.init(params),
-    async exchange(updates, params, scope, communicator) {
-      if (communicator.size === 1) return new Map(updates);
-      const samples = samplesOf(params, scope);
-      await agree(params, samples, communicator);
-      const { small, cuts } = cut(updates, params, samples);
-      const sums = await reducer.reduce(small, scope.share, communicator);
-      tf.dispose(cuts);
-      return putBack(sums, params, samples);
-    },
-    state: () => new Map(),
-    report: () => reducer.report(),
-    dispose: () => reducer.dispose(),
+    open: (context) => openSampled(openReducer(settings, context), context),
   };
 }

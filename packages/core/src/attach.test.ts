@@ -1,17 +1,17 @@
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { attach, attachWithin } from './attach.js';
+import { attach } from './attach.js';
+import { FrugalError } from './errors.js';
+import { groups } from './groups.js';
+import type { ExchangeLink, Link } from './link.js';
 import type { Method } from './method.js';
-import type { Rule } from './rule.js';
+import type { Observer, Rule } from './rule.js';
 import { clockAt } from './schedule.js';
+import { methodOf } from './testing/descriptions.js';
 import { describeEngines, expectNoLeak, relativeError } from './testing/engines.js';
 import { toyModel, toySgd } from './testing/toy.js';
 
-const method = (rule: Partial<Rule>): Method => ({
-  name: rule.name ?? 'probe',
-  source: 'test',
-  rule: { name: 'probe', bias: 'biased', ...rule },
-});
+const method = (rule: Partial<Rule>): Method => methodOf({ rule: { name: 'probe', bias: 'biased', ...rule } });
 
 const gradients = (model: tf.LayersModel, x: tf.Tensor, training: boolean): Float32Array[] =>
   tf.tidy(() => {
@@ -78,14 +78,21 @@ describe('attach', () => {
 
   it('finds every dense and convolution layer, with geometry and role', () => {
     const attachment = attach(toyModel());
-    expect(attachment.sites.map(({ name, geometry, role }) => [name, geometry.kind, role])).toEqual([
+    expect(attachment.sites.map(({ name, geometry, role }) => [name, geometry.name, role])).toEqual([
       ['conv', 'conv2d', 'hidden'],
       ['conv2', 'conv2d', 'hidden'],
       ['hidden', 'dense', 'hidden'],
       ['head', 'dense', 'output'],
     ]);
     expect(attachment.uncovered).toEqual([]);
-    expect(attachment.sites[1]!.geometry).toEqual({ kind: 'conv2d', strides: [2, 2], pad: 'same' });
+    expect(attachment.sites.map(({ geometry }) => geometry.slides)).toEqual([true, true, false, false]);
+    // Strides of 2 with padding: ⌈7/2⌉ × ⌈5/2⌉ positions.
+    const y = tf.tidy(() =>
+      attachment.sites[1]!.geometry.products.forward(tf.ones([1, 7, 5, 2]), tf.ones([3, 3, 2, 1])),
+    );
+    expect(y.shape).toEqual([1, 4, 3, 1]);
+    y.dispose();
+    attachment.detach();
   });
 
   it('walks nested models and TimeDistributed, and names what it does not cover with the reason', () => {
@@ -218,64 +225,76 @@ describe('attach', () => {
   it('lets an observer see x and dy of every site', () => {
     const seen: string[] = [];
     const model = toyModel();
-    const attachment = attach(model, {
+    const observer: Observer = {
       name: 'eye',
-      source: 'test',
-      observer: {
-        name: 'eye',
-        onBackward: ({ site }, x, dy) => seen.push(`${site.name} ${x.shape[0]} ${dy.shape.at(-1)}`),
-      },
-    });
+      onBackward: ({ site }, x, dy) => void seen.push(`${site.name} ${x.shape[0]} ${dy.shape.at(-1)}`),
+    };
+    const attachment = attach(model, methodOf({ observer }));
     tf.tidy(() => gradients(model, tf.ones([5, 8, 8, 1]), true));
     expect(seen).toEqual(['head 5 3', 'hidden 5 24', 'conv2 5 12', 'conv 5 4']);
     attachment.detach();
   });
 
-  it('within an attachment, runs other methods, counts nothing there, and gives the layers back', () => {
+  it('looks with passes of its own: counts nothing there, runs rules or not, shows observers what they ask for', async () => {
     const model = toyModel(1);
     const x = tf.ones([2, 8, 8, 1]);
     const seen: string[] = [];
-    const named = (name: string): Method => ({
-      name,
-      source: 'test',
-      rule: {
-        name,
+    const outer = attach(
+      model,
+      method({
+        name: 'outer',
         bias: 'unbiased',
         accepts: ({ index }) => index === 0,
-        forward({ exact, count }, a, w) {
-          seen.push(name);
+        forward({ exact, count, key, scope }, a, w) {
+          seen.push(`rule ${key} ${count ? 'counts' : 'looks'}`);
           count?.('forward', 5);
+          scope.keep('a', a);
           return exact.forward(a, w);
         },
-      },
-    });
-    const outer = attach(model, named('outer'));
+      }),
+    );
     const run = (): void => tf.tidy(() => void model.apply(x, { training: true }));
     run();
     const [before] = outer.report();
     // conv: 2·8·8 positions, 9 values, 4 filters; and what the rule counted by hand.
     expect(before!.done).toBe(2 * 64 * 9 * 4 + 5);
     expect(before!.exact).toBe(2 * 64 * 9 * 4);
-    const inner = attachWithin(model, named('inner'));
-    run();
-    inner.detach();
-    expect(seen).toEqual(['outer', 'inner']);
+    const kept = outer.scope.get('a');
+    const eye: Observer = { name: 'eye', onBackward: ({ site, key }) => void seen.push(`eye ${site.name} ${key}`) };
+    await expectNoLeak(() => {
+      outer.look({ rules: 'on', observers: [] }, run);
+      outer.look({ rules: 'off', observers: [eye] }, () => tf.tidy(() => void gradients(model, x, true)));
+    });
     expect(outer.report()[0]).toEqual(before);
+    // What a pass keeps is its own.
+    expect(outer.scope.get('a')).toBe(kept);
     run();
-    expect(seen).toEqual(['outer', 'inner', 'outer']);
+    expect(seen).toEqual([
+      'rule 0/0 counts',
+      'rule 0/0 looks',
+      'eye head 3/0',
+      'eye hidden 2/0',
+      'eye conv2 1/0',
+      'eye conv 0/0',
+      // The pass before the look goes on.
+      'rule 0/1 counts',
+    ]);
+    expect(outer.report()[0]!.done).toBe(2 * before!.done);
     expect(() => attach(model)).toThrow('is attached already');
     outer.detach();
     expect(Object.hasOwn(model.layers[0]!, 'call')).toBe(false);
+    x.dispose();
   });
 
   it('knows the site below, through a plain chain only', () => {
     const chained = attach(toyModel(1, { batchNorm: true, dropout: 0.3 }));
-    expect(chained.sites.map(({ below }) => below)).toEqual([
+    expect(chained.sites.map(({ below }) => below?.through)).toEqual([
       undefined,
-      { site: 'conv', through: ['BatchNormalization', 'MaxPooling2D', 'Dropout'] },
-      { site: 'conv2', through: ['Flatten'] },
-      { site: 'hidden', through: [] },
+      ['BatchNormalization', 'MaxPooling2D', 'Dropout'],
+      ['Flatten'],
+      [],
     ]);
+    chained.sites.forEach(({ below }, i) => expect(below?.site).toBe(chained.sites[i - 1]));
     chained.detach();
     const input = tf.input({ shape: [4] });
     const dense = (name: string, from: tf.SymbolicTensor) =>
@@ -348,23 +367,72 @@ describe('attach', () => {
     attachment.detach();
   });
 
-  it('has optimizer() refuse exchange links and whole steps with the name of what to use', () => {
-    const exchange = {
-      kind: 'exchange' as const,
+  it('has optimizer() refuse exchange links, probes and whole steps with the name of what to use', () => {
+    const exchange: ExchangeLink = {
+      kind: 'exchange',
       name: 'allReduce',
-      init: () => undefined,
-      exchange: () => Promise.resolve(new Map()),
-      state: () => new Map(),
-      dispose: () => undefined,
+      open: () => ({ exchange: () => Promise.resolve(new Map<string, tf.Tensor>()) }),
     };
-    expect(() => attach(toyModel()).optimizer([exchange, toySgd()])).toThrow(
-      /allReduce exchanges tensors .* Use train\(/,
-    );
-    const whole: Method = {
-      name: 'enkf',
-      source: 'test',
-      step: { name: 'enkf', step: () => Promise.resolve({ loss: 0 }), dispose: () => undefined },
+    const refused = (links: readonly Link[], ...methods: Method[]): unknown => {
+      const attachment = attach(toyModel(), ...methods);
+      try {
+        return attachment.optimizer(links);
+      } catch (error) {
+        expect(FrugalError.is(error, 'CONFIG')).toBe(true);
+        return (error as Error).message;
+      } finally {
+        attachment.detach();
+      }
     };
-    expect(() => attach(toyModel(), whole).optimizer(toySgd())).toThrow(/enkf replaces the whole training step/);
+    const gossip: Link = { ...toySgd(), name: 'gossip', exchanges: true };
+    const whole = methodOf({ step: { step: () => Promise.resolve({ loss: 0 }) } }, { name: 'enkf' });
+    const probing = methodOf({ probes: [{ name: 'look' }] });
+    expect([
+      refused([exchange, toySgd()]),
+      refused([gossip]),
+      refused([toySgd()], whole),
+      refused([toySgd()], probing),
+    ]).toEqual([
+      expect.stringMatching(/^allReduce exchanges tensors .* Use train\(/),
+      expect.stringMatching(/^gossip exchanges tensors .* Use train\(/),
+      expect.stringMatching(/^enkf replaces the whole training step.* Use train\(/),
+      expect.stringMatching(/^look makes further passes .* model.fit cannot host. Use train\(/),
+    ]);
+  });
+
+  it('frees what optimizer() opened when it refuses', async () => {
+    const attachment = attach(toyModel());
+    const gossip: Link = { ...toySgd(), name: 'gossip', exchanges: true };
+    await expectNoLeak(() => expect(() => attachment.optimizer(gossip)).toThrow('gossip exchanges'));
+    attachment.detach();
+  });
+
+  it('has fit refuse links and methods that must load something first, until they have', async () => {
+    let loaded = 0;
+    const load = { prepare: () => Promise.resolve(void loaded++) };
+    const link: Link = { kind: 'gradient', name: 'inverse', open: () => ({ ...load, transform: (g) => new Map(g) }) };
+    const cases: readonly (readonly [string, readonly Link[], readonly Method[]])[] = [
+      ['inverse', [link, toySgd()], []],
+      ['inverse', [toySgd()], [methodOf({}, { name: 'm', links: [link] })]],
+      ['loading', [toySgd()], [methodOf(load, { name: 'loading' })]],
+      ['groups', [groups([{ optimizer: [link, toySgd()] }])], []],
+    ];
+    const fit = { epochs: 1, batchSize: 4, verbose: 0 } as const;
+    const [xs, ys] = [tf.ones([4, 8, 8, 1]), tf.ones([4, 3])];
+    for (const [name, links, methods] of cases) {
+      const model = toyModel();
+      const attachment = attach(model, ...methods);
+      const optimizer = attachment.optimizer(links);
+      model.compile({ optimizer, loss: 'meanSquaredError' });
+      await expect(model.fit(xs, ys, fit)).rejects.toThrow(
+        `${name} must load something before its first step, which model.fit cannot await.`,
+      );
+      loaded = 0;
+      await optimizer.prepare();
+      expect(loaded).toBe(1);
+      await model.fit(xs, ys, fit);
+      optimizer.dispose();
+      attachment.detach();
+    }
   });
 });

@@ -289,10 +289,7 @@ function assemble(
 }
 
 const detached = ({ name }: tf.LayersModel): FrugalError =>
-  new FrugalError(
-    'CONFIG',
-    `Model ${name} is detached: it would train without its methods. Attach it again.`,
-  );
+  new FrugalError('CONFIG', `Model ${name} is detached: it would train without its methods. Attach it again.`);
 
 /**
  * The observers of methods. In a pass that only looks, those see what happens whose method has a rule: it may need what they

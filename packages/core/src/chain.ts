@@ -1,5 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
-import type { Link, OpenedExchange, OpenedGradient, OpenedLink, OpenedUpdate, OpenedWeights, Param, Updates } from './link.js';
+import type {
+  Link,
+  OpenedExchange,
+  OpenedGradient,
+  OpenedLink,
+  OpenedUpdate,
+  OpenedWeights,
+  Param,
+  Updates,
+} from './link.js';
 import { checkChain, exchangeIn } from './links.js';
 import type { RunContext, State } from './opened.js';
 import type { Schedule } from './schedule.js';
@@ -33,7 +42,9 @@ export interface Chain {
   dispose(): void;
 }
 
-type Before = { readonly kind: 'gradient'; readonly opened: OpenedGradient } | { readonly kind: 'exchange'; readonly opened: OpenedExchange };
+type Before =
+  | { readonly kind: 'gradient'; readonly opened: OpenedGradient }
+  | { readonly kind: 'exchange'; readonly opened: OpenedExchange };
 
 /** The links of a run by what they do. */
 interface Parts {
@@ -70,7 +81,11 @@ function segmentsOf(before: readonly Before[]): (readonly OpenedGradient[] | Ope
 const throughAll = (links: readonly OpenedGradient[], gradients: Updates, scope: Scope): Updates =>
   links.reduce<Updates>((current, link) => link.transform(current, scope), gradients);
 
-async function runAwaiting({ before, update, exchanging, after }: Parts, gradients: Updates, scope: Scope): Promise<void> {
+async function runAwaiting(
+  { before, update, exchanging, after }: Parts,
+  gradients: Updates,
+  scope: Scope,
+): Promise<void> {
   let current = gradients;
   for (const part of segmentsOf(before)) {
     const old = current;
@@ -141,7 +156,11 @@ export function openLinks(links: readonly Link[], context: RunContext, rateOf: C
     },
     apply(gradients, scope) {
       tf.tidy(() => {
-        const changed = throughAll(parts.before.map(({ opened: link }) => link as OpenedGradient), gradients, scope);
+        const changed = throughAll(
+          parts.before.map(({ opened: link }) => link as OpenedGradient),
+          gradients,
+          scope,
+        );
         void parts.update?.apply(changed, scope);
       });
       follow(parts.after, scope);

@@ -43,7 +43,8 @@ function gradientSums() {
         before?.dispose();
       }
     },
-    mean: (count: number): Map<string, tf.Tensor> => new Map([...sums].map(([name, sum]) => [name, tf.div(sum, count)])),
+    mean: (count: number): Map<string, tf.Tensor> =>
+      new Map([...sums].map(([name, sum]) => [name, tf.div(sum, count)])),
     clear(): void {
       for (const sum of sums.values()) sum.dispose();
       sums.clear();

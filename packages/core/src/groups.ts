@@ -23,13 +23,19 @@ interface Part {
 
 function settle(given: readonly Group[]): Part[] {
   if (!Array.isArray(given) || given.length === 0)
-    throw new FrugalError('CONFIG', `groups: expected a list of groups but received ${show(given)}. Pass [{ match, optimizer }, …].`);
+    throw new FrugalError(
+      'CONFIG',
+      `groups: expected a list of groups but received ${show(given)}. Pass [{ match, optimizer }, …].`,
+    );
   return given.map((group: Group, i) => {
     const owner = `groups, number ${i + 1}`;
     checkOptions(owner, group, ['match', 'optimizer']);
     const { match = () => true } = group;
     if (typeof match !== 'function')
-      throw new FrugalError('CONFIG', `${owner}: expected match to be a function of a Param but received ${show(match)}.`);
+      throw new FrugalError(
+        'CONFIG',
+        `${owner}: expected match to be a function of a Param but received ${show(match)}.`,
+      );
     const links = [group.optimizer].flat() as Link[];
     return { match, links, update: checkChain(owner, links) };
   });
@@ -96,8 +102,12 @@ export function groups(list: readonly Group[]): UpdateLink {
         const params = own[i] as Param[];
         return { params, chain: openChain('groups', part.links, { ...context, params }) };
       });
-      const named = <T>(from: (chain: (typeof chains)[number]['chain']) => Iterable<readonly [string, T]>): [string, T][] =>
-        chains.flatMap(({ chain }, i) => [...from(chain)].map(([name, value]): [string, T] => [`group${i + 1}/${name}`, value]));
+      const named = <T>(
+        from: (chain: (typeof chains)[number]['chain']) => Iterable<readonly [string, T]>,
+      ): [string, T][] =>
+        chains.flatMap(({ chain }, i) =>
+          [...from(chain)].map(([name, value]): [string, T] => [`group${i + 1}/${name}`, value]),
+        );
       const applyAll = async (updates: Updates, scope: Scope): Promise<void> => {
         for (const { params, chain } of chains) {
           const mine = partOf(updates, params);

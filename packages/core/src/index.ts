@@ -20,7 +20,14 @@ export {
 } from './data.js';
 export { diagnose, type Finding, formatFindings } from './engine/doctor.js';
 export type { Engine, EngineCounters, EngineName, Rejected } from './engine/engine.js';
-export { contractOf, type EngineAbilities, type EngineContract, ENGINES, KERNELS, readsAreFree } from './engine/contract.js';
+export {
+  contractOf,
+  type EngineAbilities,
+  type EngineContract,
+  ENGINES,
+  KERNELS,
+  readsAreFree,
+} from './engine/contract.js';
 export { activeEngine, EngineError, type EngineOptions, useEngine } from './engine/ladder.js';
 export { loadTensorflow, type Importer, type TensorflowResult } from './engine/tensorflow.js';
 export { type ErrorCode, FrugalError, show } from './errors.js';
@@ -49,7 +56,15 @@ export { dropout } from './kernels/dropout.js';
 export { gram, type GramOptions, type Window } from './kernels/gram.js';
 export { registerKernels } from './kernels/register.js';
 export { signProduct, type Signs } from './kernels/signs.js';
-export { type Chosen, type HostSelection, putSlices, type Selection, selectionOf, squaredNorms, takeSlices } from './kernels/slices.js';
+export {
+  type Chosen,
+  type HostSelection,
+  putSlices,
+  type Selection,
+  selectionOf,
+  squaredNorms,
+  takeSlices,
+} from './kernels/slices.js';
 export { type AdamHyper, adamUpdate, movingAverage, type SgdHyper, sgdUpdate } from './kernels/update.js';
 export {
   type LinearAlgebra,

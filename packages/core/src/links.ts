@@ -7,8 +7,7 @@ const PLACE: Record<Link['kind'], number> = { gradient: 0, exchange: 0, update: 
 
 const names = (links: readonly Link[]): string => `[${links.map(({ name }) => name).join(', ')}]`;
 
-const ordered = (links: readonly Link[]): Link[] =>
-  [...links].sort((a, b) => PLACE[a.kind] - PLACE[b.kind]);
+const ordered = (links: readonly Link[]): Link[] => [...links].sort((a, b) => PLACE[a.kind] - PLACE[b.kind]);
 
 const RULE = 'Gradients are changed first, then one link moves the weights, then what follows the weights';
 
@@ -25,7 +24,13 @@ function checkLink(owner: string, link: unknown): asserts link is Link {
 function refuseUpdates(owner: string, links: readonly Link[], updates: readonly Link[]): never {
   const fix =
     updates.length === 0
-      ? `Put one behind: [${[...ordered(links).filter(({ kind }) => PLACE[kind] === 0).map(({ name }) => name), 'sgd({ … })', ...links.filter(({ kind }) => kind === 'weights').map(({ name }) => name)].join(', ')}].`
+      ? `Put one behind: [${[
+          ...ordered(links)
+            .filter(({ kind }) => PLACE[kind] === 0)
+            .map(({ name }) => name),
+          'sgd({ … })',
+          ...links.filter(({ kind }) => kind === 'weights').map(({ name }) => name),
+        ].join(', ')}].`
       : `Keep one: ${names(ordered(links.filter((link) => link.kind !== 'update' || link === updates[0])))}; groups([…]) gives parts of the weights links of their own.`;
   throw new FrugalError(
     'CONFIG',
@@ -86,5 +91,9 @@ export function linksOf(methods: readonly Method[], given: Link | readonly Link[
       'CONFIG',
       `${unplaced.name}: expected its link, which exchanges with other ranks, to be listed in optimizer but it is not. Put it where it belongs, as in optimizer: [allReduce(), method.link, sgd({ … })].`,
     );
-  return [...brought.filter(({ kind }) => PLACE[kind] === 0), ...listed, ...brought.filter(({ kind }) => PLACE[kind] > 0)];
+  return [
+    ...brought.filter(({ kind }) => PLACE[kind] === 0),
+    ...listed,
+    ...brought.filter(({ kind }) => PLACE[kind] > 0),
+  ];
 }

@@ -41,7 +41,11 @@ function checkBesideWhole({ name }: Method, links: readonly Link[]): void {
  *
  * @throws FrugalError `CONFIG`, `CONFLICT`; then nothing is attached
  */
-export function openRun(owner: string, model: tf.LayersModel, { methods, optimizer, communicator }: RunParts): OpenedRun {
+export function openRun(
+  owner: string,
+  model: tf.LayersModel,
+  { methods, optimizer, communicator }: RunParts,
+): OpenedRun {
   const links = linksOf(methods, optimizer);
   const attachment = attachOn(model, methods, communicator ?? oneRank);
   try {

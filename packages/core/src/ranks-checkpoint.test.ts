@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, truncate, unlink } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, truncate, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
@@ -7,7 +7,6 @@ import { type Cursor, saveCheckpoint } from './checkpoint.js';
 import { loadCheckpoint } from './checkpoint-load.js';
 import type { Communicator } from './communicator.js';
 import { FrugalError } from './errors.js';
-import { oneRank } from './ranks.js';
 import type { TrainOptions, TrainReport } from './run.js';
 import { relativeError } from './testing/engines.js';
 import { meanGradient, runRanks } from './testing/ranks.js';
@@ -213,9 +212,8 @@ describe('a run of several ranks', () => {
         () => toyModel(1),
         (communicator) => ({ ...stopAt(`cursor-${size}`)(communicator), signal: undefined as never, epochs: 1 }),
       );
-      const w = new Map<string, tf.Variable>();
-      const found = await loadCheckpoint(join(folder, `cursor-${size}`), w, () => undefined, oneRank);
-      cursors.push({ ...found!.cursor, seconds: 0 });
+      const manifest = await readFile(join(folder, `cursor-${size}`, 'step-0000000004', 'manifest.json'), 'utf8');
+      cursors.push({ ...(JSON.parse(manifest) as { cursor: Cursor }).cursor, seconds: 0 });
     }
     expect(cursors[1]).toEqual(cursors[0]);
     expect(cursors[2]).toEqual(cursors[0]);

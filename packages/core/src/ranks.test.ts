@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { Communicator } from './communicator.js';
 import { batches, type Dataset, partOf, slice } from './data.js';
 import { evaluate } from './evaluate.js';
+import type { ExchangeLink, Link } from './link.js';
 import { averageModel } from './ranks.js';
 import type { TrainOptions, TrainReport } from './run.js';
 import { stepper } from './stepper.js';
@@ -10,7 +11,6 @@ import { relativeError } from './testing/engines.js';
 import { meanGradient, runRanks } from './testing/ranks.js';
 import { toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
 import { train } from './train.js';
-import type { ExchangeTransform, Transform } from './transform.js';
 
 const data = toyImages(50);
 const base = { epochs: 2, batchSize: 14, seed: 1, progress: false } as const;
@@ -26,7 +26,7 @@ type Own = (communicator: Communicator) => Partial<TrainOptions> & { model?: tf.
 function trainRanks(
   size: number,
   own: Own = () => ({}),
-  links: () => Transform[] = () => [meanGradient()],
+  links: () => Link[] = () => [meanGradient()],
 ): Promise<Trained[]> {
   return runRanks(size, async (communicator) => {
     const { model = toyModel(1), data: mine = data, ...options } = own(communicator);
@@ -42,10 +42,10 @@ const trainAlone = async (options: Partial<TrainOptions> = {}, model = toyModel(
 });
 
 /** An exchange that does nothing: every rank goes its own way. */
-const silent = (): ExchangeTransform => ({
-  ...meanGradient(),
+const silent = (): ExchangeLink => ({
+  kind: 'exchange',
   name: 'silent',
-  exchange: async (updates) => new Map([...updates].map(([name, update]) => [name, tf.mul(update, 1)])),
+  open: () => ({ exchange: async (gradients) => new Map([...gradients].map(([name, g]) => [name, tf.mul(g, 1)])) }),
 });
 
 beforeAll(() => tf.setBackend('cpu'));
@@ -198,13 +198,21 @@ describe("training with division 'data'", () => {
     // Two halves, each batch of 7 of each: in the stored order they are the batches of 14 of the interleaved whole.
     const halves = [slice(data, 0, 25), slice(data, 25, 50)];
     const seen: number[] = [];
-    const spy = (): ExchangeTransform => ({
-      ...meanGradient(),
-      exchange(updates, params, scope, communicator) {
-        seen.push(scope.share);
-        return meanGradient().exchange(updates, params, scope, communicator);
-      },
-    });
+    const spy = (): ExchangeLink => {
+      const link = meanGradient();
+      return {
+        ...link,
+        open(context) {
+          const { exchange } = link.open(context);
+          return {
+            exchange(gradients, scope) {
+              seen.push(scope.share);
+              return exchange(gradients, scope);
+            },
+          };
+        },
+      };
+    };
     const ranks = await trainRanks(
       2,
       ({ rank }) => ({ data: halves[rank]!, batchSize: 25, division: 'data', epochs: 3 }),

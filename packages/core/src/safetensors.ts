@@ -14,7 +14,10 @@ interface Entry {
   readonly data_offsets: readonly [number, number];
 }
 
-const TYPES: Readonly<Record<string, typeof Float32Array | typeof Float64Array>> = { F32: Float32Array, F64: Float64Array };
+const TYPES: Readonly<Record<string, typeof Float32Array | typeof Float64Array>> = {
+  F32: Float32Array,
+  F64: Float64Array,
+};
 
 const product = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 

@@ -7,15 +7,15 @@ import { attach } from './attach.js';
 import type { Dataset } from './data.js';
 import { FrugalError } from './errors.js';
 import { evaluate } from './evaluate.js';
-import type { Method } from './method.js';
 import { meanSquaredError } from './loss.js';
+import type { Method } from './method.js';
 import { jsonLines, bar } from './progress.js';
+import { eachGradient, methodOf, toyAverage } from './testing/descriptions.js';
 import { describeEngines, expectNoLeak, relativeError } from './testing/engines.js';
-import { twinRanks } from './testing/ranks.js';
+import { meanGradient, twinRanks } from './testing/ranks.js';
 import { toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
 import type { TrainOptions } from './run.js';
 import { train } from './train.js';
-import type { ExchangeTransform } from './transform.js';
 
 const data = toyImages();
 const base: Omit<TrainOptions, 'optimizer'> = { epochs: 3, batchSize: 16, seed: 1, progress: false };
@@ -262,9 +262,7 @@ describe('train on any engine', () => {
   });
 
   it('gives the model back when a step throws', async () => {
-    const broken: Method = {
-      name: 'broken',
-      source: 'test',
+    const broken = methodOf({
       rule: {
         name: 'broken',
         bias: 'biased',
@@ -272,7 +270,7 @@ describe('train on any engine', () => {
           throw new Error('from the rule');
         },
       },
-    };
+    });
     const model = toyModel(3);
     await expect(run(model, { methods: [broken] })).rejects.toThrow('from the rule');
     attach(model).detach();
@@ -283,18 +281,18 @@ describe('train on any engine', () => {
     const whole: Method = {
       name: 'whole',
       source: 'test',
-      step: {
-        name: 'whole',
-        dispose: () => undefined,
-        step: (batch, params, scope) => {
-          seen.push(scope.clock.step);
-          tf.tidy(() => params[0]!.value.assign(tf.zerosLike(params[0]!.value)));
-          return Promise.resolve({ loss: batch.xs.shape[0]!, correct: 1 });
+      open: ({ params }) => ({
+        step: {
+          step: ({ batch, scope }) => {
+            seen.push(scope.clock.step);
+            tf.tidy(() => params[0]!.value.assign(tf.zerosLike(params[0]!.value)));
+            return Promise.resolve({ loss: batch.xs.shape[0]!, correct: 1 });
+          },
         },
-      },
+      }),
     };
     const model = toyModel(3);
-    const report = await run(model, { methods: [whole], epochs: 1 });
+    const report = await run(model, { methods: [whole], optimizer: [], epochs: 1 });
     expect(seen).toEqual([0, 1, 2, 3, 4, 5]);
     expect(report.epochs[0]!.loss).toBe(16);
     expect(
@@ -303,31 +301,21 @@ describe('train on any engine', () => {
         .dataSync()
         .every((v) => v === 0),
     ).toBe(true);
+    // What follows the weights has something to do beside it; what moves them or changes gradients has not.
+    const average = toyAverage();
+    const averaged = await run(toyModel(3), { methods: [whole], optimizer: [average], epochs: 1 });
+    expect(averaged.of(average)).toBe(6);
+    const half = eachGradient('half', (g) => tf.mul(g, 0.5));
+    for (const optimizer of [toySgd(), [half, toySgd()], [half], [toySgd(), average]]) {
+      const { name } = [optimizer].flat()[0]!;
+      await expect(run(toyModel(3), { methods: [whole], optimizer, epochs: 1 })).rejects.toThrow(
+        `whole makes the whole step: expected optimizer: [] beside it but received ${name}, which would do nothing.`,
+      );
+    }
   });
 
   it('exchanges updates with other ranks: a mean over equal ranks changes nothing', async () => {
-    const mean: ExchangeTransform = {
-      kind: 'exchange',
-      name: 'mean',
-      init: () => undefined,
-      state: () => new Map(),
-      dispose: () => undefined,
-      async exchange(updates, _p, _s, communicator) {
-        const result = new Map<string, tf.Tensor>();
-        for (const [name, u] of updates) {
-          const values = Float32Array.from(u.dataSync());
-          await communicator.allReduce(values);
-          result.set(
-            name,
-            tf.tensor(
-              values.map((v) => v / communicator.size),
-              u.shape,
-            ),
-          );
-        }
-        return result;
-      },
-    };
+    const mean = meanGradient(({ size }) => 1 / size);
     const [alone, together] = [toyModel(6), toyModel(6)];
     await run(alone);
     await run(together, { optimizer: [mean, toySgd()], communicator: twinRanks(2), division: 'data' });

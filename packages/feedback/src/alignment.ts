@@ -1,14 +1,18 @@
 import {
   attach,
-  attachWithin,
   type Batch,
   checkInteger,
   checkOptions,
   clockAt,
-  type LocalTransform,
   crossEntropy,
   type Loss,
   type Method,
+  type Observer,
+  type Param,
+  type Probe,
+  type RunContext,
+  type Site,
+  type Step,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { cosineOf, degrees } from './feedback.js';
@@ -35,81 +39,73 @@ export interface Alignment {
   readonly angle: number;
 }
 
-type Gradients = Map<string, { dy: Float32Array; dw: Float32Array }>;
+/** dY and dW of each trained site, from the input on. */
+type Found = ReadonlyMap<Site, { readonly dy: Float32Array; readonly dw: Float32Array }>;
 
-/** One forward and backward pass; no weight moves. */
-function gradientsOf(
-  model: tf.LayersModel,
-  methods: readonly Method[],
-  { xs, ys }: Batch,
-  { loss = crossEntropy, seed = 0, step = 0 }: AlignmentOptions,
-  open: typeof attach,
-): Gradients {
-  const signals = new Map<string, Float32Array>();
-  const spy: Method = {
+/** With the rules of the methods, or exact. */
+type Rules = 'on' | 'off';
+
+/**
+ * Reads dY and dW of each trained site from a backward pass.
+ *
+ * @param backward - runs it under the eyes of the observer, and gives its gradients by weight name
+ */
+function read(
+  { sites, params }: Pick<RunContext, 'sites' | 'params'>,
+  backward: (observer: Observer) => ReadonlyMap<string, tf.Tensor>,
+): Found {
+  const signals = new Map<Site, Float32Array>();
+  const spy: Observer = {
     name: 'alignment',
-    source: 'observer',
-    observer: {
-      name: 'alignment',
-      onBackward: ({ site }, _x, dy) => void signals.set(site.name, Float32Array.from(dy.dataSync())),
-    },
+    onBackward: ({ site }, _x, dy) => void signals.set(site, Float32Array.from(dy.dataSync())),
   };
-  const attachment = open(model, ...methods, spy);
-  try {
-    attachment.begin(clockAt(step), { seed, logits: loss.logits });
-    const kernels = attachment.sites.map(({ kernel }) => kernel);
-    let found: Gradients = new Map();
-    tf.tidy(() => {
-      const { grads } = tf.variableGrads(
-        () => loss.compute(model.apply(xs, { training: true }) as tf.Tensor, ys).loss,
-        kernels,
-      );
-      found = new Map(
-        attachment.sites.flatMap(({ name, kernel }) => {
-          const [dy, dw] = [signals.get(name), grads[kernel.name]];
-          return dy && dw ? [[name, { dy, dw: Float32Array.from(dw.dataSync()) }] as const] : [];
-        }),
-      );
-    });
-    return found;
-  } finally {
-    attachment.detach();
-  }
+  const found = new Map<Site, { dy: Float32Array; dw: Float32Array }>();
+  const names = new Map(params.map(({ name, value }) => [value, name]));
+  tf.tidy(() => {
+    const gradients = backward(spy);
+    for (const site of sites) {
+      const [dy, dw] = [signals.get(site), gradients.get(names.get(site.kernel) ?? '')];
+      if (dy && dw) found.set(site, { dy, dw: Float32Array.from(dw.dataSync()) });
+    }
+  });
+  return found;
 }
 
-/** Both gradients, compared; the weights, moving averages included, are as before. */
-function compare(
+function compare(exact: Found, actual: Found): Alignment[] {
+  return [...exact].map(([site, { dy, dw }]) => {
+    const other = actual.get(site);
+    const weight = other ? cosineOf(other.dw, dw) : 0;
+    return { site: site.name, signal: other ? cosineOf(other.dy, dy) : 0, weight, angle: degrees(weight) };
+  });
+}
+
+/** dW by weight name; tensors of the surrounding tidy. */
+function gradientsOf(
   model: tf.LayersModel,
-  methods: readonly Method[],
-  batch: Batch,
-  options: AlignmentOptions,
-  open: typeof attach,
-): Alignment[] {
-  const moving = model.nonTrainableWeights;
-  const before = moving.map((weight) => tf.keep(tf.clone(weight.read())));
-  const restore = (): void => moving.forEach((weight, i) => void weight.write(before[i] as tf.Tensor));
-  try {
-    const exact = gradientsOf(model, [], batch, options, open);
-    restore();
-    const actual = gradientsOf(model, methods, batch, options, open);
-    return [...exact].map(([site, { dy, dw }]) => {
-      const other = actual.get(site);
-      const weight = other ? cosineOf(other.dw, dw) : 0;
-      return { site, signal: other ? cosineOf(other.dy, dy) : 0, weight, angle: degrees(weight) };
-    });
-  } finally {
-    restore();
-    tf.dispose(before);
-  }
+  params: readonly Param[],
+  { xs, ys }: Batch,
+  loss: Loss,
+): Map<string, tf.Tensor> {
+  const { grads } = tf.variableGrads(
+    () => loss.compute(model.apply(xs, { training: true }) as tf.Tensor, ys).loss,
+    params.map(({ value }) => value),
+  );
+  return new Map(
+    params.flatMap(({ name, value }) => {
+      const gradient = grads[value.name];
+      return gradient ? [[name, gradient] as const] : [];
+    }),
+  );
 }
 
 /**
  * Compares the gradients of a method with those of back-propagation, at the same weights, batch and dropout masks:
  *   signal = cos(dY of the method, dY),   weight = cos(dW of the method, dW)
- * for each site, in order. Exact whatever lies between the sites: it runs both backward passes. The weights, moving
- * averages included, are as before. Call it between runs: a model that is attached is refused. In a run there is
- * {@link alignmentMeter}. A method with `measureEvery` tells less: it compares its feedback with dY·Wᵀ of the dY that
- * feedback has made.
+ * for each site, in order. Exact whatever lies between the sites: it runs both backward passes. Penalties of regularisers
+ * take no part. The weights, moving averages included, are as before. It opens the method for a run of its own, so state
+ * that the method gathers in its steps begins anew. Call it between runs: a model that is attached is refused. In a run
+ * there is {@link alignmentMeter}. A method with `measureEvery` tells less: it compares its feedback with dY·Wᵀ of the dY
+ * that feedback has made.
  *
  * @param model - a built model of one output
  * @param method - any method that replaces products
@@ -123,22 +119,35 @@ export function alignment(
   options: AlignmentOptions = {},
 ): Alignment[] {
   checkOptions('alignment', options, ['loss', 'seed', 'step']);
-  checkInteger('alignment', 'step', options.step ?? 0, { min: 0 });
-  const fresh = (method.transforms ?? []).filter((link) => link.state().size === 0);
+  const { loss = crossEntropy, seed = 0 } = options;
+  const step = checkInteger('alignment', 'step', options.step ?? 0, { min: 0 });
+  const attachment = attach(model, method);
+  const { context } = attachment;
+  const before = context.statistics.map(({ value }) => tf.keep(value.clone()));
+  const restore = (): void => context.statistics.forEach(({ value }, i) => void value.assign(before[i] as tf.Tensor));
+  const found = (rules: Rules): Found => {
+    try {
+      return read(context, (observer) =>
+        attachment.look({ rules, observers: [observer] }, () => gradientsOf(model, context.params, batch, loss)),
+      );
+    } finally {
+      restore();
+    }
+  };
   try {
-    return compare(model, [method], batch, options, attach);
+    attachment.begin(clockAt(step), { seed, logits: loss.logits });
+    return compare(found('off'), found('on'));
   } finally {
-    for (const link of fresh) link.dispose();
+    tf.dispose(before);
+    attachment.detach();
   }
 }
 
 /** Options of {@link alignmentMeter}. */
 export interface AlignmentMeterOptions {
-  /** Measure before the update of every so many steps, the first one included. Default 100. */
+  /** Measure before every so many steps, the first one included. Default 100. */
   readonly every?: number;
-  /** The loss of the run. Default: cross-entropy. */
-  readonly loss?: Loss;
-  /** Receives each measurement; `history` has all. */
+  /** Receives each measurement; the report has all. */
   readonly onMeasure?: (measured: MeasuredAlignment) => void;
 }
 
@@ -150,55 +159,49 @@ export interface MeasuredAlignment {
   readonly sites: readonly Alignment[];
 }
 
-/** A method that measures others. */
-export interface AlignmentMeter extends Method {
-  /** Every measurement since the meter was made, in order; the last one is the newest. */
-  readonly history: readonly MeasuredAlignment[];
-}
+/** A method that measures others: `report.of(meter)` has every measurement of the run, in order; the last one is the newest. */
+export type AlignmentMeter = Method<readonly MeasuredAlignment[]>;
 
 /**
- * {@link alignment} in the middle of a run, with the matrices that the methods have then: a method of its own, to be given
- * beside them. It changes no gradient and no weight: the run ends with the same bits with and without it.
+ * {@link alignment} in the middle of a run, with the matrices that its methods have then: a method of its own, to be given
+ * beside them. It compares the gradients under all rules of the run with those of back-propagation. It changes no gradient
+ * and no weight: the run ends with the same bits with and without it.
  *
- * Cost: two forward and backward passes over `batch` in each step that measures. Reports of the methods count one of them;
- * `attachment.report()` counts none.
+ * Needs `train` or `stepper`. Cost: two forward and backward passes over `batch` before each step that it measures, which no
+ * report counts.
  *
- * @param model - the model of the run
- * @param methods - the methods of the run that are to be compared with back-propagation
  * @param batch - inputs and targets to measure on, which stay the caller's, for the whole run
  * @throws FrugalError `CONFIG`
  * @example
  * ```ts
- * const feedback = dfa();
- * const meter = alignmentMeter(model, [feedback], probe, { every: 50 });
- * await train(model, data, { methods: [feedback, meter], optimizer, epochs: 40 });
- * for (const { step, sites } of meter.history) console.log(step, sites.map(({ angle }) => angle));
+ * const meter = alignmentMeter(probe, { every: 50 });
+ * const report = await train(model, data, { methods: [dfa(), meter], optimizer, epochs: 40 });
+ * for (const { step, sites } of report.of(meter)) console.log(step, sites.map(({ angle }) => angle));
  * ```
  */
-export function alignmentMeter(
-  model: tf.LayersModel,
-  methods: readonly Method[],
-  batch: Batch,
-  options: AlignmentMeterOptions = {},
-): AlignmentMeter {
-  checkOptions('alignmentMeter', options, ['every', 'loss', 'onMeasure']);
-  const { loss, onMeasure } = options;
+export function alignmentMeter(batch: Batch, options: AlignmentMeterOptions = {}): AlignmentMeter {
+  checkOptions('alignmentMeter', options, ['every', 'onMeasure']);
   const every = checkInteger('alignmentMeter', 'every', options.every ?? 100, { min: 1 });
-  const history: MeasuredAlignment[] = [];
-  const link: LocalTransform = {
-    kind: 'local',
+  // Given apart from the batch, targets leave penalties of regularisers out, which no rule changes.
+  const targets = (): tf.Tensor => batch.ys;
+  return {
     name: 'alignmentMeter',
-    init: () => undefined,
-    update(updates, _params, { clock: { step }, seed }) {
-      if (step % every === 0) {
-        const sites = compare(model, methods, batch, { ...(loss && { loss }), seed, step }, attachWithin);
-        history.push({ step, sites });
-        onMeasure?.({ step, sites });
-      }
-      return new Map(updates);
+    source: 'measurement',
+    open(context) {
+      const history: MeasuredAlignment[] = [];
+      const found = (of: Step, rules: Rules): Found =>
+        read(context, (observer) => of.pass({ batch, rules, targets, observers: [observer] }).gradients().gradients);
+      const probe: Probe = {
+        name: 'alignmentMeter',
+        before(of) {
+          const { step } = of.scope.clock;
+          if (step % every !== 0) return;
+          const measured = { step, sites: compare(found(of, 'off'), found(of, 'on')) };
+          history.push(measured);
+          options.onMeasure?.(measured);
+        },
+      };
+      return { probes: [probe], report: () => [...history] };
     },
-    state: () => new Map(),
-    dispose: () => undefined,
   };
-  return { name: 'alignmentMeter', source: 'measurement', transforms: [link], history };
 }

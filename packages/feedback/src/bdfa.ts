@@ -21,7 +21,7 @@ const SOURCE =
  * Binary direct feedback alignment: {@link cdfa} with matrices of signs,
  *   dX = s·e·sign(U)ᵀ,   U the matrix that `dfa` draws from the same seed
  * with e [N, C], U [m, C]. Biased. Only the signs are stored, one bit each: 1/32 of the memory. e·sign(U)ᵀ needs N·m·(C−1)
- * additions and no multiplication, and s costs N·C; `report()` counts so. The native engine does it so, from the bits; other
+ * additions and no multiplication, and s costs N·C; the method's report counts so. The native engine does it so, from the bits; other
  * engines unpack them for the step and run the product in floats: there it saves memory and no arithmetic. Not together with another
  * rule that replaces dX at the same site.
  *
@@ -37,7 +37,7 @@ export function bdfa(options: BdfaOptions = {}): FeedbackMethod {
     name: 'bdfa',
     source: SOURCE,
     accepts: (site) => (boundary === 'none' || isDense(site)) && !(skip?.(site) ?? false),
-    matrix: signSource(gain, shared),
+    matrices: signSource(gain, shared),
     signs: true,
     chained: boundary === 'chained',
     options,

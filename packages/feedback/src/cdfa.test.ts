@@ -83,7 +83,7 @@ describe('cdfa', () => {
 
   it('lets other rules act at convolutions, and only there', () => {
     const { of } = setup();
-    const convs = signSymmetry({ skip: ({ geometry }) => geometry.kind === 'dense' });
+    const convs = signSymmetry({ skip: ({ geometry }) => !geometry.slides });
     expect(of(cdfa(), convs)[0]).not.toEqual(of(cdfa())[0]);
     expect(() => of(cdfa(), feedbackAlignment())).toThrow(/Both cdfa and feedbackAlignment/);
   });

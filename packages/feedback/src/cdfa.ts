@@ -21,8 +21,8 @@ export interface CdfaOptions extends DfaOptions {
   readonly boundary?: Boundary;
 }
 
-/** Is this a dense site? */
-export const isDense = (site: Site): boolean => site.geometry.kind === 'dense';
+/** Is this a dense site, whose weight does not slide over its input as a filter does? */
+export const isDense = (site: Site): boolean => !site.geometry.slides;
 
 const SOURCE =
   'Han, Yoo: Direct Feedback Alignment Based Convolutional Neural Network Training for Low-Power Online Learning Processor, ICCV Workshops 2019, arXiv 1901.01986';

@@ -23,7 +23,7 @@ import { describe, expect, it } from 'vitest';
 import { dfa, type DfaOptions } from './dfa.js';
 import { errorObserver, errorOf, valuesPerError } from './error.js';
 import { bdfa, cdfa, feedbackAlignment, signSymmetry } from './index.js';
-import { descent, gradients, mlp, taught, trained, uniformMatrix } from './testing/models.js';
+import { descent, gradients, methodOf, mlp, taught, trained, uniformMatrix } from './testing/models.js';
 
 const halfSquares: Loss = {
   name: 'halfSquares',
@@ -118,16 +118,14 @@ await describeEngines('dfa', () => {
     const r = random([6, 3], 'r');
     const model = toyModel(1, { batchNorm: true, dropout: 0.3 });
     const errors: tf.Tensor[] = [];
-    const watch: Method = {
-      name: 'watch',
-      source: 'test',
+    const watch = methodOf({
       observer: {
         name: 'watch',
         onBackward: ({ site }, _x, dy) => {
           if (site.role === 'output') errors.push(tf.keep(tf.clone(dy)));
         },
       },
-    };
+    });
     const names = model.trainableWeights.map((weight) => weight.originalName);
     const output = () => tf.sum(tf.mul(model.apply(x, { training: true }) as tf.Tensor, r)) as tf.Scalar;
     const fed = gradients(model, [dfa(), watch], output, 9);
@@ -214,8 +212,7 @@ describe('dfa', () => {
     const seen: number[] = [];
     const watched = dfa({ scale: 2, measureEvery: 2, onMeasure: ({ step }) => void seen.push(step) });
     const data = taught(40, 8, 3);
-    await trained(mlp([8, 7, 6, 3], 'tanh'), data, [method]);
-    const report = method.report();
+    const report = (await trained(mlp([8, 7, 6, 3], 'tanh'), data, [method])).report.of(method);
     // Two steps of 20 examples. Matrices [7, 3] and [6, 3]; gain 1/√m scales e: 20·3 multiplications more.
     expect(report.bytes).toBe(4 * (21 + 18));
     expect(report.floatBytes).toBe(report.bytes);
@@ -235,9 +232,9 @@ describe('dfa', () => {
 
   it('stores a shared matrix once, of which each layer takes the first rows', async () => {
     const method = dfa({ shared: true });
-    await trained(mlp([8, 7, 6, 3], 'tanh'), taught(40, 8, 3), [method]);
-    expect(method.report().bytes).toBe(4 * 21);
-    expect(method.report().floatBytes).toBe(4 * (21 + 18));
+    const { report } = await trained(mlp([8, 7, 6, 3], 'tanh'), taught(40, 8, 3), [method]);
+    expect(report.of(method).bytes).toBe(4 * 21);
+    expect(report.of(method).floatBytes).toBe(4 * (21 + 18));
   });
 
   it('measures a cosine of 1 where the matrix is the weight', async () => {
@@ -272,7 +269,7 @@ describe('dfa', () => {
     ).toBeLessThan(1e-6);
     expect(scaled[2]).toEqual(one[2]);
     const skipped = run(dfa({ skip: () => true }));
-    const exact = run({ name: 'none', source: 'test' });
+    const exact = run(methodOf());
     expect(skipped).toEqual(exact);
   });
 

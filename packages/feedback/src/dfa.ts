@@ -7,7 +7,7 @@ import { floatSource, LAWS, type Scale, scaleOf } from './matrix.js';
  * Where the feedback matrices come from; m is the number of values per example of the layer that receives the feedback.
  * - `uniform`: U(−1/√m, 1/√m), as in Nøkland's code.
  * - `gaussian`: N(0, 1/m).
- * - `forwardProduct`: W_{i+1}·…·W_L as they are when the run begins, so that a linear network begins with
+ * - `forwardProduct`: W_{i+1}·…·W_L as they are at the first step of the run, so that a linear network begins with
  *   back-propagation. For plain chains of dense layers only, seen in the model's graph: between two of them may stand
  *   activations and dropout, as the activations of the layers themselves; a shortcut, a normalisation, a nested model or a
  *   layer that is not trained is refused. Kept in checkpoints.
@@ -42,15 +42,14 @@ export function floatFeedback({ accepts, ...variant }: DfaVariant, options: DfaO
   const scale = scaleOf(name, options.scale ?? 1);
   const acts = (site: Site): boolean => accepts(site) && !(skip?.(site) ?? false);
   const parts = { ...variant, accepts: acts, options, signs: false };
-  if (kind !== 'forwardProduct') return feedbackMethod({ ...parts, matrix: floatSource(LAWS[kind], scale, shared) });
+  if (kind !== 'forwardProduct') return feedbackMethod({ ...parts, matrices: floatSource(LAWS[kind], scale, shared) });
   if (shared || skip) {
     throw new FrugalError(
       'CONFIG',
       `${name}: expected neither shared nor skip with feedback 'forwardProduct', whose matrices are products along the whole chain. Leave them out.`,
     );
   }
-  const product = forwardProduct(name, acts, scale);
-  return feedbackMethod({ ...parts, matrix: product.source, product });
+  return feedbackMethod({ ...parts, matrices: forwardProduct(name, acts, scale) });
 }
 
 const SOURCE =
@@ -69,7 +68,7 @@ const SOURCE =
  * {@link cdfa}. With relu, weights that begin at zero never move; with tanh they do, from the second step on.
  *
  * Cost: N·C·m multiply-adds in place of N·K·M. The matrices are drawn from (seed of the run, site), so that a resumed run
- * has the same ones. Both `attachment.report()` and `report()` of the method count the product, at
+ * has the same ones. Both `attachment.report()` and the method's report, `report.of(method)`, count the product, at
  * convolutions too. Not together with another rule that replaces dX at the same site.
  *
  * @param options - see {@link DfaOptions}

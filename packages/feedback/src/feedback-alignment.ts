@@ -19,6 +19,20 @@ function boundOf(shape: readonly number[]): number {
   return Math.sqrt(6 / (window * ((shape.at(-2) as number) + (shape.at(-1) as number))));
 }
 
+/** The matrices of one run, each drawn once for a seed. */
+function openMatrices(scale: (site: Site) => number): (site: Site, seed: number) => Float32Array {
+  const drawn = new Map<Site, { seed: number; values: Float32Array }>();
+  return (site, seed) => {
+    const found = drawn.get(site);
+    if (found?.seed === seed) return found.values;
+    const random = stream(seed, 'feedbackAlignment', site.index);
+    const bound = boundOf(site.kernel.shape) * scale(site);
+    const values = Float32Array.from({ length: site.kernel.size }, () => (2 * random.next() - 1) * bound);
+    drawn.set(site, { seed, values });
+    return values;
+  };
+}
+
 /**
  * Feedback alignment: back-propagation by a fixed random matrix of the shape of W,
  *   dX = dY·Bᵀ,   B ~ U(−b, b),  b = √(6 / (fan-in + fan-out)), the law of Glorot's weights
@@ -33,25 +47,20 @@ export function feedbackAlignment(options: FeedbackAlignmentOptions = {}): Metho
   checkOptions('feedbackAlignment', options, ['scale', 'skip']);
   const { skip } = options;
   const scale = scaleOf('feedbackAlignment', options.scale ?? 1);
-  const drawn = new WeakMap<tf.Variable, { seed: number; values: Float32Array }>();
-  const matrixOf = (site: Site, seed: number): Float32Array => {
-    const found = drawn.get(site.kernel);
-    if (found?.seed === seed) return found.values;
-    const random = stream(seed, 'feedbackAlignment', site.index);
-    const bound = boundOf(site.kernel.shape) * scale(site);
-    const values = Float32Array.from({ length: site.kernel.size }, () => (2 * random.next() - 1) * bound);
-    drawn.set(site.kernel, { seed, values });
-    return values;
-  };
   return {
     name: 'feedbackAlignment',
     source: SOURCE,
-    rule: {
-      name: 'feedbackAlignment',
-      bias: 'biased',
-      accepts: (site) => !(skip?.(site) ?? false),
-      inputGrad: ({ site, exact, scope }, dy, w, xShape) =>
-        exact.inputGrad(dy, tf.tensor(matrixOf(site, scope.seed), w.shape), xShape),
+    open() {
+      const matrixOf = openMatrices(scale);
+      return {
+        rule: {
+          name: 'feedbackAlignment',
+          bias: 'biased',
+          accepts: (site) => !(skip?.(site) ?? false),
+          inputGrad: ({ site, exact, scope }, dy, w, xShape) =>
+            exact.inputGrad(dy, tf.tensor(matrixOf(site, scope.seed), w.shape), xShape),
+        },
+      };
     },
   };
 }

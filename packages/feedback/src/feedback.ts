@@ -1,8 +1,16 @@
-import { type Call, checkInteger, exactProducts, type Method, type Rule, type Scope, type Site } from '@frugal/core';
+import {
+  type Call,
+  checkInteger,
+  type Method,
+  type OpenedMethod,
+  type Rule,
+  type RunContext,
+  type Scope,
+  type Site,
+} from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { errorObserver, errorOf, valuesPerError } from './error.js';
-import type { ForwardProduct } from './forward-product.js';
-import type { Matrix, MatrixSource } from './matrix.js';
+import type { Matrices, Matrix, MatrixSource } from './matrix.js';
 import { type FeedbackReport, type Ledger, ledger, type Measurement } from './report.js';
 
 /** Options of every method that sends the error of the output straight to a layer. */
@@ -19,31 +27,27 @@ export interface FeedbackOptions {
    * is what feedback has made of the layer above: the angle to the gradient itself is measured by `alignmentMeter`.
    */
   readonly measureEvery?: number;
-  /** Receives each measurement; `report()` has the last ones. */
+  /** Receives each measurement; the report has the last ones. */
   readonly onMeasure?: (measurement: Measurement) => void;
 }
 
 /** The names of {@link FeedbackOptions}. */
 export const FEEDBACK_OPTIONS = ['skip', 'shared', 'measureEvery', 'onMeasure'] as const;
 
-/** A method that also tells what its feedback cost. */
-export interface FeedbackMethod extends Method {
-  /** Memory and arithmetic since the method was made, and the last measured cosines. */
-  report(): FeedbackReport;
-}
+/** A method that also tells what its feedback cost: `report.of(method)` has memory, arithmetic and the last measured cosines. */
+export type FeedbackMethod = Method<FeedbackReport>;
 
 /** What makes one feedback method. */
 export interface FeedbackParts {
   readonly name: string;
   readonly source: string;
   readonly accepts: (site: Site) => boolean;
-  readonly matrix: MatrixSource;
+  readonly matrices: MatrixSource;
   /** Are the matrices of ±1? */
   readonly signs: boolean;
   /** Does the lowest accepted site stay exact? */
   readonly chained: boolean;
   readonly options: FeedbackOptions;
-  readonly product?: ForwardProduct;
 }
 
 /** Marks a site that stays exact. */
@@ -73,17 +77,59 @@ export function cosineOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
 /** An angle in degrees. */
 export const degrees = (cosine: number): number => (Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI;
 
-function measurer({ name, options }: FeedbackParts, book: Ledger) {
-  const every = options.measureEvery;
-  if (every === undefined) return () => undefined;
-  checkInteger(name, 'measureEvery', every, { min: 1 });
+/** Compares dX with dY·Wᵀ, where it is due. */
+function measurer({ options: { measureEvery: every = Infinity, onMeasure } }: FeedbackParts, book: Ledger) {
   return ({ site, scope }: Call<Plan>, dx: tf.Tensor, dy: tf.Tensor, w: tf.Tensor): void => {
     const { step } = scope.clock;
     if (step % every !== 0) return;
-    const exact = exactProducts(site.geometry).inputGrad(dy, w, dx.shape);
+    const exact = site.geometry.products.inputGrad(dy, w, dx.shape);
     const cosine = cosineOf(dx.dataSync(), exact.dataSync());
     book.measured(site, cosine);
-    options.onMeasure?.({ step, site: site.name, cosine, angle: degrees(cosine) });
+    onMeasure?.({ step, site: site.name, cosine, angle: degrees(cosine) });
+  };
+}
+
+/** The rule of one run. */
+function openRule(parts: FeedbackParts, matrices: Matrices, book: Ledger): Rule<Plan> {
+  const { name, accepts, chained } = parts;
+  const measure = measurer(parts, book);
+  const lowest = new WeakMap<Scope, Site>();
+  return {
+    name,
+    bias: 'biased',
+    accepts,
+    plan({ site, scope }) {
+      // The forward pass meets the lowest site first.
+      if (!lowest.has(scope)) lowest.set(scope, site);
+      return { exact: chained && lowest.get(scope) === site };
+    },
+    inputGrad(call, dy, w, xShape) {
+      const { site, scope, plan } = call;
+      if (plan?.exact) return call.exact.inputGrad(dy, w, xShape);
+      const e = errorOf(name, site, scope);
+      const inputs = valuesPerError(name, site, e, xShape);
+      const [rows, errors] = e.shape;
+      const b = matrices.of({ site, seed: scope.seed, inputs, errors });
+      const dx = project(call, e, b, xShape);
+      // A pass that only looks is no part of what the method did.
+      if (call.count) {
+        book.count(site, { rows, inputs, errors }, b);
+        measure(call, dx, dy, w);
+      }
+      return dx;
+    },
+  };
+}
+
+function openFeedback(parts: FeedbackParts, context: RunContext): OpenedMethod<FeedbackReport> {
+  const book = ledger(parts.signs);
+  const matrices = parts.matrices(context);
+  return {
+    rule: openRule(parts, matrices, book) as Rule,
+    observer: errorObserver(parts.name),
+    report: book.report,
+    state: matrices.state,
+    dispose: matrices.dispose,
   };
 }
 
@@ -94,35 +140,7 @@ function measurer({ name, options }: FeedbackParts, book: Ledger) {
  * @throws FrugalError `CONFIG`
  */
 export function feedbackMethod(parts: FeedbackParts): FeedbackMethod {
-  const { name, source, accepts, matrix, chained, product } = parts;
-  const book = ledger(parts.signs);
-  const measure = measurer(parts, book);
-  const lowest = new WeakMap<Scope, number>();
-  const observer = errorObserver(name);
-  const rule: Rule<Plan> = {
-    name,
-    bias: 'biased',
-    accepts,
-    plan({ site, scope }) {
-      // The forward pass meets the lowest site first.
-      if (!lowest.has(scope)) lowest.set(scope, site.index);
-      product?.note(scope, site);
-      return { exact: chained && lowest.get(scope) === site.index };
-    },
-    inputGrad(call, dy, w, xShape) {
-      const { site, scope, plan } = call;
-      if (plan?.exact) return call.exact.inputGrad(dy, w, xShape);
-      product?.prepare(scope);
-      const e = errorOf(name, site, scope);
-      const inputs = valuesPerError(name, site, e, xShape);
-      const [rows, errors] = e.shape;
-      const b = matrix({ site, seed: scope.seed, inputs, errors });
-      book.count(site, { rows, inputs, errors }, b);
-      const dx = project(call, e, b, xShape);
-      measure(call, dx, dy, w);
-      return dx;
-    },
-  };
-  const transforms = product ? { transforms: [product.link] } : {};
-  return { name, source, rule: rule as Rule, observer, ...transforms, report: book.report };
+  const { name, source, options } = parts;
+  if (options.measureEvery !== undefined) checkInteger(name, 'measureEvery', options.measureEvery, { min: 1 });
+  return { name, source, open: (context) => openFeedback(parts, context) };
 }

@@ -1,20 +1,8 @@
-import { FrugalError, type LocalTransform, type Scope, type Site } from '@frugal/core';
+import { FrugalError, type Site } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import type { MatrixSource } from './matrix.js';
 
 const OWNER = 'forwardProduct';
-
-/** Feedback matrices that are products of the weights at the start. */
-export interface ForwardProduct {
-  /** The matrices. */
-  readonly source: MatrixSource;
-  /** A link that changes no update: it puts the matrices into checkpoints, and frees them. */
-  readonly link: LocalTransform;
-  /** Tells that a site takes part in a step: the forward pass gives them in order. */
-  note(scope: Scope, site: Site): void;
-  /** Makes the matrices of the noted sites, unless they are there. */
-  prepare(scope: Scope): void;
-}
 
 const refuse = (owner: string, site: Site, why: string): never => {
   throw new FrugalError(
@@ -40,68 +28,72 @@ function checkLink(owner: string, site: Site, above: Site): void {
   const from = above.below;
   if (from === undefined)
     return refuse(owner, above, 'takes its input from a join, a branch, a shared layer or a nested model');
-  if (from.site !== site.name)
-    return refuse(owner, above, `takes its input from ${from.site}, which is no trained dense layer`);
+  if (from.site !== site)
+    return refuse(owner, above, `takes its input from ${from.site.name}, which is no trained dense layer`);
   const other = from.through.find((kind) => !ELEMENTWISE.includes(kind));
   if (other) return refuse(owner, above, `takes its input through ${other}, whose Jacobian is no part of the product`);
 }
 
-/** B_L = W_L, B_i = W_i·B_{i+1}: [inputs of i, C], from the output down. */
-function multiply(owner: string, sites: readonly Site[]): [Site, tf.Variable][] {
-  const made: [Site, tf.Variable][] = [];
-  let above: Site | undefined;
-  let product: tf.Tensor | undefined;
-  for (const site of [...sites].sort((a, b) => b.index - a.index)) {
-    if (site.geometry.kind !== 'dense') return refuse(owner, site, 'is a convolution');
-    if (above === undefined && site.role !== 'output') return refuse(owner, site, 'is the last one and no output');
+/** Refuses sites, from the output down, that are no chain of dense layers up to the output. */
+function checkChain(owner: string, sites: readonly Site[]): void {
+  for (const [i, site] of sites.entries()) {
+    const above = sites[i - 1];
+    if (site.geometry.slides) return refuse(owner, site, 'is a convolution');
     if (above !== undefined) checkLink(owner, site, above);
-    const kernel = site.kernel as tf.Tensor2D;
-    product = product === undefined ? tf.clone(kernel) : tf.matMul(kernel, product as tf.Tensor2D);
-    above = site;
-    made.push([site, tf.variable(product, false)]);
+    else if (site.role !== 'output') return refuse(owner, site, 'is the last one and no output');
   }
-  return made;
 }
 
+/** The matrix of one site. */
 interface Kept {
-  readonly index: number;
   readonly value: tf.Variable;
   readonly stored: { readonly byteLength: number };
 }
 
-/** Products of the weights as they are when a run begins, kept for the run. */
-export function forwardProduct(owner: string, accepts: (site: Site) => boolean, scale: (site: Site) => number) {
-  const matrices = new Map<tf.Variable, Kept>();
-  const noted = new WeakMap<Scope, Set<Site>>();
-  const dispose = (): void => {
-    for (const { value } of matrices.values()) value.dispose();
-    matrices.clear();
+/** B_L = W_L, B_i = W_i·B_{i+1}: [inputs of i, C], from the output down. Call it inside `tf.tidy`. */
+function multiply(owner: string, sites: readonly Site[]): Map<Site, Kept> {
+  const down = [...sites].sort((a, b) => b.index - a.index);
+  checkChain(owner, down);
+  const made = new Map<Site, Kept>();
+  let product: tf.Tensor | undefined;
+  for (const site of down) {
+    const kernel = site.kernel as tf.Tensor as tf.Tensor2D;
+    product = product === undefined ? tf.clone(kernel) : tf.matMul(kernel, product as tf.Tensor2D);
+    const value = tf.variable(product, false);
+    made.set(site, { value, stored: { byteLength: 4 * value.size } });
+  }
+  return made;
+}
+
+/**
+ * Products of the trained weights as they are at the first step of a run, kept for the run and in its checkpoints.
+ *
+ * @throws FrugalError `CONFIG`, at the first step, where the sites are no chain of dense layers
+ */
+export function forwardProduct(
+  owner: string,
+  accepts: (site: Site) => boolean,
+  scale: (site: Site) => number,
+): MatrixSource {
+  return ({ sites, params }) => {
+    const trained = new Set(params.map(({ value }) => value));
+    const own = sites.filter((site) => trained.has(site.kernel) && accepts(site));
+    let made: Map<Site, Kept> | undefined;
+    // Only once somebody asks: when the run is opened, ranks have not yet been given the weights of rank 0.
+    const all = (): Map<Site, Kept> => {
+      if (made === undefined) tf.tidy(() => void (made = multiply(owner, own)));
+      return made as Map<Site, Kept>;
+    };
+    return {
+      of({ site }) {
+        const { value, stored } = all().get(site) as Kept;
+        const matrix = value as tf.Tensor as tf.Tensor2D;
+        return { gain: scale(site), stored, product: (e) => tf.matMul(e, matrix, false, true) };
+      },
+      state: () => new Map([...all()].map(([{ index }, { value }]) => [`${owner}/${OWNER}/${index}`, value])),
+      dispose() {
+        for (const { value } of made?.values() ?? []) value.dispose();
+      },
+    };
   };
-  const make = (sites: Iterable<Site>): void => {
-    const all = [...sites];
-    if (all.every(({ kernel }) => matrices.has(kernel))) return;
-    dispose();
-    tf.tidy(() => {
-      for (const [{ kernel, index }, value] of multiply(owner, all))
-        matrices.set(kernel, { index, value, stored: { byteLength: 4 * value.size } });
-    });
-  };
-  const link: LocalTransform = {
-    kind: 'local',
-    name: `${owner}/${OWNER}`,
-    init: (params) => make(new Set(params.flatMap(({ site }) => (site && accepts(site) ? [site] : [])))),
-    update: (updates) => new Map(updates),
-    state: () => new Map([...matrices.values()].map(({ index, value }) => [`${owner}/${OWNER}/${index}`, value])),
-    dispose,
-  };
-  const source: MatrixSource = ({ site }) => {
-    const { value, stored } = matrices.get(site.kernel) as Kept;
-    return { gain: scale(site), stored, product: (e) => tf.matMul(e, value as tf.Tensor as tf.Tensor2D, false, true) };
-  };
-  return {
-    source,
-    link,
-    note: (scope, site) => void noted.set(scope, (noted.get(scope) ?? new Set<Site>()).add(site)),
-    prepare: (scope) => make(noted.get(scope) ?? []),
-  } satisfies ForwardProduct;
 }

@@ -1,4 +1,4 @@
-import { checkNumber, signProduct, type Site, type Stream, stream } from '@frugal/core';
+import { checkNumber, type Opened, type RunContext, signProduct, type Site, type Stream, stream } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { packSigns } from './bits.js';
 
@@ -21,8 +21,14 @@ export interface Matrix {
   readonly stored: { readonly byteLength: number };
 }
 
-/** Gives the matrix of a site; the same one in every step of a run. */
-export type MatrixSource = (request: Request) => Matrix;
+/** The matrices of one run. */
+export interface Matrices extends Pick<Opened, 'state' | 'dispose'> {
+  /** The matrix of a site; the same one in every step. */
+  of(request: Request): Matrix;
+}
+
+/** Where the matrices come from: opens them for one run. */
+export type MatrixSource = (context: RunContext) => Matrices;
 
 /** A factor of the feedback, for all layers or for each. */
 export type Scale = number | ((site: Site) => number);
@@ -55,9 +61,9 @@ function drawn(law: Law, random: Stream, inputs: number, errors: number): Float3
 
 type Stored = Float32Array | Int32Array;
 
-/** Makes what is stored for a path, and makes it again only for another seed or size. */
+/** What is stored for a path in one run: made once, and again only for another seed or size. */
 function cached<S extends Stored>(make: (random: Stream, inputs: number, errors: number) => S, shared: boolean) {
-  const own = new WeakMap<tf.Variable, { seed: number; inputs: number; errors: number; values: S }>();
+  const own = new Map<Site, { seed: number; inputs: number; errors: number; values: S }>();
   const common = new Map<string, { inputs: number; values: S }>();
   return ({ site, seed, inputs, errors }: Request): S => {
     if (shared) {
@@ -68,10 +74,10 @@ function cached<S extends Stored>(make: (random: Stream, inputs: number, errors:
       common.set(key, { inputs, values });
       return values;
     }
-    const found = own.get(site.kernel);
+    const found = own.get(site);
     if (found?.seed === seed && found.inputs === inputs && found.errors === errors) return found.values;
     const values = make(stream(seed, 'feedback', site.index), inputs, errors);
-    own.set(site.kernel, { seed, inputs, errors, values });
+    own.set(site, { seed, inputs, errors, values });
     return values;
   };
 }
@@ -80,28 +86,36 @@ function cached<S extends Stored>(make: (random: Stream, inputs: number, errors:
  * Random matrices in float32. Shared: one long matrix, of which each layer takes the first rows, with its own gain.
  */
 export function floatSource(law: Law, scale: (site: Site) => number, shared: boolean): MatrixSource {
-  const valuesOf = cached((...size) => drawn(law, ...size), shared);
-  return (request) => {
-    const { site, inputs, errors } = request;
-    const values = valuesOf(request);
+  return () => {
+    const valuesOf = cached((...size) => drawn(law, ...size), shared);
     return {
-      gain: law.gain(inputs) * scale(site),
-      stored: values.buffer,
-      product: (e) => tf.matMul(e, tf.tensor2d(values.subarray(0, inputs * errors), [inputs, errors]), false, true),
+      of(request) {
+        const { site, inputs, errors } = request;
+        const values = valuesOf(request);
+        return {
+          gain: law.gain(inputs) * scale(site),
+          stored: values.buffer,
+          product: (e) => tf.matMul(e, tf.tensor2d(values.subarray(0, inputs * errors), [inputs, errors]), false, true),
+        };
+      },
     };
   };
 }
 
 /** The signs of the uniform matrices that {@link floatSource} draws from the same seed, one bit each. */
 export function signSource(gain: (site: Site, inputs: number) => number, shared: boolean): MatrixSource {
-  const bitsOf = cached((random, ...size) => packSigns(...size, () => LAWS.uniform.draw(random)), shared);
-  return (request) => {
-    const { site, inputs, errors } = request;
-    const bits = bitsOf(request);
+  return () => {
+    const bitsOf = cached((random, ...size) => packSigns(...size, () => LAWS.uniform.draw(random)), shared);
     return {
-      gain: gain(site, inputs),
-      stored: bits.buffer,
-      product: (e) => signProduct(e, { bits, columns: inputs, stride: bits.length / errors }),
+      of(request) {
+        const { site, inputs, errors } = request;
+        const bits = bitsOf(request);
+        return {
+          gain: gain(site, inputs),
+          stored: bits.buffer,
+          product: (e) => signProduct(e, { bits, columns: inputs, stride: bits.length / errors }),
+        };
+      },
     };
   };
 }

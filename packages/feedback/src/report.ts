@@ -1,6 +1,6 @@
 import type { Site } from '@frugal/core';
 
-/** What a feedback method did at one site since it was made. */
+/** What a feedback method did at one site in a run. */
 export interface FeedbackSite {
   /** Name of the site. */
   readonly site: string;
@@ -17,7 +17,7 @@ export interface FeedbackSite {
 }
 
 /**
- * What a feedback method did since it was made. Binary feedback needs no multiplication beyond the scaling of e; that is what
+ * What a feedback method did in a run; passes that only look are not counted. Binary feedback needs no multiplication beyond the scaling of e; that is what
  * is reported, and what the native engine does (with fewer additions, where it shares sums). Engines without a kernel of signs unpack the bits and run the product in
  * floats: there `multiplies` is a property of the method and not of the machine. `attachment.report()` counts N·C·m for
  * every method, an addition without a multiplication as one multiply-add.
@@ -52,7 +52,6 @@ interface Stored {
 }
 
 interface Entry {
-  readonly index: number;
   readonly stored: Stored;
   readonly site: FeedbackSite;
 }
@@ -71,24 +70,28 @@ export interface Ledger {
   report(): FeedbackReport;
 }
 
-/** @param signs - do the matrices hold only ±1? */
+/**
+ * The ledger of one run.
+ *
+ * @param signs - do the matrices hold only ±1?
+ */
 export function ledger(signs: boolean): Ledger {
-  const entries = new Map<string, Entry>();
+  const entries = new Map<Site, Entry>();
   return {
-    count({ name, index }, { rows, inputs, errors }, { gain, stored }) {
-      const before = entries.get(name)?.site;
+    count(at, { rows, inputs, errors }, { gain, stored }) {
+      const before = entries.get(at)?.site;
       const scaling = gain === 1 ? 0 : rows * errors;
       const multiplies = (before?.multiplies ?? 0) + scaling + (signs ? 0 : rows * inputs * errors);
       const additions = (before?.additions ?? 0) + rows * inputs * (errors - 1);
-      const site = { ...before, site: name, inputs, errors, multiplies, additions };
-      entries.set(name, { index, stored, site });
+      const site = { ...before, site: at.name, inputs, errors, multiplies, additions };
+      entries.set(at, { stored, site });
     },
-    measured({ name }, cosine) {
-      const entry = entries.get(name);
-      if (entry) entries.set(name, { ...entry, site: { ...entry.site, cosine } });
+    measured(at, cosine) {
+      const entry = entries.get(at);
+      if (entry) entries.set(at, { ...entry, site: { ...entry.site, cosine } });
     },
     report() {
-      const all = [...entries.values()].sort((a, b) => a.index - b.index);
+      const all = [...entries].sort(([a], [b]) => a.index - b.index).map(([, entry]) => entry);
       const sites = all.map(({ site }) => site);
       const total = (value: (site: FeedbackSite) => number): number =>
         sites.reduce((sum, site) => sum + value(site), 0);

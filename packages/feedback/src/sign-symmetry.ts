@@ -30,14 +30,16 @@ export function signSymmetry(options: SignSymmetryOptions = {}): Method {
   return {
     name: 'signSymmetry',
     source: SOURCE,
-    rule: {
-      name: 'signSymmetry',
-      bias: 'biased',
-      accepts: (site) => !(skip?.(site) ?? false),
-      inputGrad({ site, exact }, dy, w, xShape) {
-        const s = factor?.(site) ?? tf.mean(tf.abs(w));
-        return exact.inputGrad(dy, tf.mul(tf.sign(w), s), xShape);
+    open: () => ({
+      rule: {
+        name: 'signSymmetry',
+        bias: 'biased',
+        accepts: (site) => !(skip?.(site) ?? false),
+        inputGrad({ site, exact }, dy, w, xShape) {
+          const s = factor?.(site) ?? tf.mean(tf.abs(w));
+          return exact.inputGrad(dy, tf.mul(tf.sign(w), s), xShape);
+        },
       },
-    },
+    }),
   };
 }

@@ -2,11 +2,13 @@ import {
   checkInteger,
   checkOptions,
   FrugalError,
+  type GradientLink,
   hyper,
   type Hyper,
-  type LocalTransform,
   type Method,
-  type Param,
+  type Opened,
+  type Rule,
+  type RunContext,
   type Scope,
   sgdUpdate,
   type Site,
@@ -44,15 +46,20 @@ export interface MirrorSite {
   readonly angle?: number;
 }
 
-/** What the mirrors cost since the method was made; `attachment.report()` has the products of the backward pass. */
+/** What the mirrors of a run cost; `attachment.report()` has the products of the backward pass. */
 export interface MirrorReport {
   /** Each site that was mirrored, from the input on. */
   readonly sites: readonly MirrorSite[];
 }
 
+/** B of one site, and what it did in the run. */
 interface Mirror {
   readonly site: Site;
   readonly b: tf.Variable;
+  /** Has a step looked into it? A first layer computes no dX, so its mirror is never looked into. */
+  used: boolean;
+  multiplyAdds: number;
+  angle?: number;
 }
 
 const NAME = 'weightMirror';
@@ -87,48 +94,64 @@ function mirrorOnce({ site, b }: Mirror, { clock, seed }: Scope, eta: number, la
   return 2 * n * length * units;
 }
 
-/** The matrices, and the link of the chain that mirrors once in each step and puts them into checkpoints. */
-function mirrors(accepts: (site: Site) => boolean, step: (mirror: Mirror, scope: Scope) => void) {
-  const kept = new Map<tf.Variable, Mirror>();
-  // A first layer computes no dX: its mirror would never be looked into.
-  const used = new WeakSet<tf.Variable>();
-  let ready = false;
-  const add = ({ site, value }: Param): void => {
-    if (site === undefined || value !== site.kernel || !accepts(site)) return;
-    kept.set(value, { site, b: tf.variable(tf.zerosLike(value), false) });
-  };
-  const link: LocalTransform = {
-    kind: 'local',
-    name: NAME,
-    init(params) {
-      ready = true;
-      params.forEach(add);
-    },
-    update(updates, _params, scope) {
-      for (const mirror of kept.values()) if (used.has(mirror.site.kernel)) step(mirror, scope);
-      return new Map(updates);
-    },
-    state: () => new Map([...kept.values()].map(({ site, b }) => [`${NAME}/${site.index}`, b])),
-    dispose() {
-      for (const { b } of kept.values()) b.dispose();
-      kept.clear();
-      ready = false;
-    },
-  };
-  const matrixOf = ({ kernel, name }: Site): tf.Tensor => {
-    used.add(kernel);
-    const found = kept.get(kernel)?.b;
-    if (found === undefined && ready) {
-      throw new FrugalError(
-        'CONFIG',
-        `${NAME}: expected site ${name} to be trained but its weight is frozen, and its mirror could not be kept in checkpoints. Let this method skip the site.`,
-      );
-    }
-    // `fit` makes the state of the chain after the first backward pass.
-    return found ?? tf.zerosLike(kernel);
-  };
-  return { link, matrixOf };
+/** The mirrors of one run. */
+interface Mirrors extends Required<Pick<Opened<MirrorReport>, 'state' | 'report' | 'dispose'>> {
+  /** B of a site; in a pass that only `looks` it does not count as used. */
+  matrixOf(site: Site, looks: boolean): tf.Tensor;
+  /** Mirrors each weight whose B a step has used. */
+  step(scope: Scope): void;
 }
+
+/** Refuses a site whose B would not be kept: that of a frozen weight. */
+function refuseFrozen({ name }: Site): never {
+  throw new FrugalError(
+    'CONFIG',
+    `${NAME}: expected site ${name} to be trained but its weight is frozen, and its mirror could not be kept in checkpoints. Let this method skip the site.`,
+  );
+}
+
+function openMirrors({ sites, params }: RunContext, { accepts, eta, lambda, n, every, onMeasure }: Settings): Mirrors {
+  const trained = new Set(params.map(({ value }) => value));
+  const mirrors = new Map(
+    sites
+      .filter((site) => trained.has(site.kernel) && accepts(site))
+      .map((site): [Site, Mirror] => {
+        const b = tf.tidy(() => tf.variable(tf.zerosLike(site.kernel), false));
+        return [site, { site, b, used: false, multiplyAdds: 0 }];
+      }),
+  );
+  const all = [...mirrors.values()];
+  const measure = (mirror: Mirror, step: number): void => {
+    const { site, b } = mirror;
+    const cosine = cosineOf(b.dataSync(), site.kernel.dataSync());
+    mirror.angle = degrees(cosine);
+    onMeasure?.({ step, site: site.name, cosine, angle: mirror.angle });
+  };
+  return {
+    matrixOf(site, looks) {
+      const mirror = mirrors.get(site) ?? refuseFrozen(site);
+      if (!looks) mirror.used = true;
+      return mirror.b;
+    },
+    step(scope) {
+      const { clock } = scope;
+      for (const mirror of all.filter(({ used }) => used)) {
+        mirror.multiplyAdds += mirrorOnce(mirror, scope, eta(clock), lambda(clock), n);
+        if (clock.step % every === 0) measure(mirror, clock.step);
+      }
+    },
+    state: () => new Map(all.map(({ site, b }) => [`${NAME}/${site.index}`, b])),
+    report: () => ({ sites: all.filter(({ multiplyAdds }) => multiplyAdds > 0).map(mirrorSite) }),
+    dispose: () => all.forEach(({ b }) => b.dispose()),
+  };
+}
+
+const mirrorSite = ({ site, b, multiplyAdds, angle }: Mirror): MirrorSite => ({
+  site: site.name,
+  bytes: 4 * b.size,
+  multiplyAdds,
+  ...(angle !== undefined && { angle }),
+});
 
 /** The options, checked. */
 function settings(options: WeightMirrorOptions) {
@@ -142,8 +165,11 @@ function settings(options: WeightMirrorOptions) {
     n: checkInteger(NAME, 'samples', options.samples ?? 32, { min: 1 }),
     every: every === undefined ? Infinity : checkInteger(NAME, 'measureEvery', every, { min: 1 }),
     accepts: (site: Site): boolean => !(skip?.(site) ?? false),
+    onMeasure: options.onMeasure,
   };
 }
+
+type Settings = ReturnType<typeof settings>;
 
 /**
  * Weight mirror: back-propagation by matrices that learn to follow the weights without reading them,
@@ -153,10 +179,11 @@ function settings(options: WeightMirrorOptions) {
  * activation. Convolutions: K is a patch, H·W·C, on which the layer makes one output.
  *
  * Biased. B begins at zero, so the first step moves only the output layer; it follows W over some 1/η steps. Sites of frozen
- * weights are refused. Noise is drawn from (seed of the run, step, site); B is kept in checkpoints.
+ * weights are refused. Noise is drawn from (seed of the run, step, site); B is kept in checkpoints. The mirror steps in a
+ * `gradient` link that the method brings, which changes no gradient.
  *
- * Cost: the multiply-adds of the exact dX, 2·n·K·M for each site and step for the mirror, which `report()` counts and
- * `attachment.report()` does not, and memory of a second W, also at the first layer, which needs none. Not together with
+ * Cost: the multiply-adds of the exact dX, 2·n·K·M for each site and step for the mirror, which the method's report,
+ * `report.of(method)`, counts and `attachment.report()` does not, and memory of a second W, also at the first layer, which needs none. Not together with
  * another rule that replaces dX at the same site.
  *
  * @param options - see {@link WeightMirrorOptions}
@@ -166,32 +193,38 @@ function settings(options: WeightMirrorOptions) {
  * await train(mlp({ hidden: [128, 128] }), data.train, { methods: [weightMirror()], optimizer, epochs: 3 });
  * ```
  */
-export function weightMirror(options: WeightMirrorOptions = {}): Method & { report(): MirrorReport } {
-  const { eta, lambda, n, every, accepts } = settings(options);
-  const entries = new Map<number, MirrorSite>();
-  const { link, matrixOf } = mirrors(accepts, (mirror, scope) => {
-    const { site, b } = mirror;
-    const { step } = scope.clock;
-    const before = entries.get(site.index);
-    const done = mirrorOnce(mirror, scope, eta(scope.clock), lambda(scope.clock), n);
-    const multiplyAdds = (before?.multiplyAdds ?? 0) + done;
-    const entry = { ...before, site: site.name, bytes: 4 * b.size, multiplyAdds };
-    entries.set(site.index, entry);
-    if (step % every !== 0) return;
-    const cosine = cosineOf(b.dataSync(), site.kernel.dataSync());
-    entries.set(site.index, { ...entry, angle: degrees(cosine) });
-    options.onMeasure?.({ step, site: site.name, cosine, angle: degrees(cosine) });
-  });
+export function weightMirror(options: WeightMirrorOptions = {}): Method<MirrorReport> {
+  const settled = settings(options);
+  // One opened state for the method, which owns it, and its link.
+  const key = {};
+  const mirrorsOf = (context: RunContext): Mirrors => context.once(key, () => openMirrors(context, settled));
+  const link: GradientLink = {
+    kind: 'gradient',
+    name: NAME,
+    open(context) {
+      const { step } = mirrorsOf(context);
+      return {
+        transform(gradients, scope) {
+          step(scope);
+          return new Map(gradients);
+        },
+      };
+    },
+  };
   return {
     name: NAME,
     source: SOURCE,
-    rule: {
-      name: NAME,
-      bias: 'biased',
-      accepts,
-      inputGrad: ({ site, exact }, dy, _w, xShape) => exact.inputGrad(dy, matrixOf(site), xShape),
+    links: [link],
+    open(context) {
+      const { matrixOf, state, report, dispose } = mirrorsOf(context);
+      const rule: Rule = {
+        name: NAME,
+        bias: 'biased',
+        accepts: settled.accepts,
+        inputGrad: ({ site, exact, count }, dy, _w, xShape) =>
+          exact.inputGrad(dy, matrixOf(site, count === undefined), xShape),
+      };
+      return { rule, state, report, dispose };
     },
-    transforms: [link],
-    report: () => ({ sites: [...entries].sort(([a], [b]) => a - b).map(([, site]) => site) }),
   };
 }

@@ -243,11 +243,12 @@ void sgd(const Arguments& args) {
   a.momentum = args.real(4);
   a.nesterov = args.flag(5);
   a.weightDecay = args.real(6);
-  a.columns = args.integer(7);
+  a.coupledDecay = args.real(7);
+  a.columns = args.integer(8);
   size_t chosen = 0;
-  a.chosen = args.optionalInts(8, &chosen);
+  a.chosen = args.optionalInts(9, &chosen);
   a.chosenCount = chosen;
-  a.norms = args.optionalFloats(9);
+  a.norms = args.optionalFloats(10);
   loops().sgd(a);
 }
 

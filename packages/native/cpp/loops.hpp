@@ -59,7 +59,7 @@ struct SgdArgs {
   const float* g;
   float* v;  // null without momentum
   Index size;
-  float learningRate, momentum, weightDecay;
+  float learningRate, momentum, weightDecay, coupledDecay;
   bool nesterov;
   // Row by row, when columns > 0: g holds only the rows `chosen` (ascending), or all of them where that is null, and the
   // new squared norm of each row goes to `norms`, unless null.

@@ -93,6 +93,7 @@ export interface Addon {
     momentum: number,
     nesterov: number,
     weightDecay: number,
+    coupledDecay: number,
     columns: number,
     chosen: Int32Array | null,
     norms: Optional,

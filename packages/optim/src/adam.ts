@@ -1,4 +1,4 @@
-import { checkOptions, type LocalTransform } from '@frugal/core';
+import { checkOptions, type UpdateLink } from '@frugal/core';
 import { ADAM_OPTIONS, type AdamOptions, adaptive } from './adaptive.js';
 
 export type { AdamForm, AdamOptions } from './adaptive.js';
@@ -16,11 +16,11 @@ export type { AdamForm, AdamOptions } from './adaptive.js';
  * η/(1 − β_init) to η in terms of m, so a good learning rate is about 10 times smaller than Adam's (for β_init = 0.9). v is
  * corrected in both forms.
  *
- * State: `adam/m/<weight>`, `adam/v/<weight>` and `adam/corrections` [2, 2]. Cost: about 12 FLOP per weight, one pass
+ * State: `adam/m/<weight>`, `adam/v/<weight>` and `adam/corrections`, two numbers of the host. Cost: about 12 FLOP per weight, one pass
  * over memory where the engine has a fused kernel.
  *
  * Source: Kingma, Ba 2015, arXiv 1412.6980, Algorithm 1; the sum form: Chen et al. 2019, arXiv 1910.04952 (Demon Adam).
- * Must be the last link of a chain.
+ * An `update` link.
  *
  * @throws `CONFIG` for an unknown option or a value outside its range (a schedule's: when read, with its step)
  * @example
@@ -29,7 +29,7 @@ export type { AdamForm, AdamOptions } from './adaptive.js';
  * adam({ learningRate: 1e-4, beta1: demon(), form: 'sum' });
  * ```
  */
-export function adam(options: AdamOptions = {}): LocalTransform {
+export function adam(options: AdamOptions = {}): UpdateLink {
   checkOptions('adam', options, ADAM_OPTIONS);
   return adaptive('adam', { ...options, weightDecay: 0, decays: () => false });
 }

@@ -60,3 +60,8 @@ export { type WarmupOptions, warmup } from './schedules/warmup.js';
 export { type SgdOptions, sgd } from './sgd.js';
 export { type ShampooOptions, shampoo } from './shampoo.js';
 export { type SoapOptions, soap } from './soap.js';
+export type { AverageReport } from './weights/average.js';
+export { type EmaOptions, ema } from './weights/ema.js';
+export { type LookaheadOptions, lookahead } from './weights/lookahead.js';
+export { type SwaOptions, swa } from './weights/swa.js';
+export { type TailAverageOptions, tailAverage } from './weights/tail-average.js';

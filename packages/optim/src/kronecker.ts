@@ -1,4 +1,12 @@
-import { FrugalError, openedAlgebra, type Param, type SymmetricEigen, toMatrix } from '@frugal/core';
+import {
+  FrugalError,
+  linearAlgebra,
+  type LinearAlgebra,
+  type Param,
+  type SymmetricEigen,
+  toMatrix,
+  unprepared,
+} from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 
 /** One of the two sides of a gradient G [m, n]. */
@@ -26,9 +34,9 @@ export type SideFilter = (param: Param, side: Side['name'], size: number) => boo
 
 /** The sides of all weights, kept in Variables `owner/L/<weight>` and `owner/<derived>L/<weight>`, R alike. */
 export interface Sides {
-  /** Makes the Variables of these weights; frees those it had. */
-  init(params: readonly Param[]): void;
-  /** A weight as a matrix, with its sides. Throws `CONFIG` if `init` did not see it. */
+  /** Loads the linear algebra. */
+  prepare(): Promise<void>;
+  /** A weight as a matrix, with its sides. Throws `CONFIG` for a weight that they were not made for. */
   of(param: Param): Folded;
   /** Decomposes the sums of all sides, on several threads where the library has them; stores what `derive` makes of them. */
   decompose(derive: (eigen: SymmetricEigen, of: Folded) => tf.Tensor): void;
@@ -48,9 +56,9 @@ function foldOf({ name, value }: Param, keeps: (side: Side['name'], size: number
 }
 
 /** Begins to decompose the sum of a side; the function that is returned waits. */
-function begin(owner: string, { name }: Folded, side: Side): () => SymmetricEigen {
+function begin(owner: string, algebra: LinearAlgebra, { name }: Folded, side: Side): () => SymmetricEigen {
   try {
-    return openedAlgebra(owner).startSymmetricEigen(toMatrix(side.sum));
+    return algebra.startSymmetricEigen(toMatrix(side.sum));
   } catch (error) {
     if (!FrugalError.is(error, 'NON_FINITE')) throw error;
     throw new FrugalError(
@@ -61,32 +69,29 @@ function begin(owner: string, { name }: Folded, side: Side): () => SymmetricEige
   }
 }
 
-/** Makes empty {@link Sides}; `derived` is the word before L and R in the names of what is derived. */
-export function createSides(owner: string, derived: string, filter: SideFilter): Sides {
-  const weights = new Map<string, Folded>();
+/** Makes {@link Sides} for these weights; `derived` is the word before L and R in the names of what is derived. */
+export function openSides(owner: string, derived: string, filter: SideFilter, params: readonly Param[]): Sides {
+  const weights = new Map(
+    params.map((param) => [param.name, foldOf(param, (side, size) => filter(param, side, size))]),
+  );
+  let algebra: LinearAlgebra | undefined;
   const each = (): { readonly of: Folded; readonly side: Side }[] =>
     [...weights.values()].flatMap((of) => of.sides.map((side) => ({ of, side })));
-  const dispose = (): void => {
-    for (const { side } of each()) tf.dispose([side.sum, side.derived]);
-    weights.clear();
-  };
   return {
-    init(params) {
-      dispose();
-      for (const param of params) {
-        weights.set(
-          param.name,
-          foldOf(param, (side, size) => filter(param, side, size)),
-        );
-      }
+    async prepare() {
+      algebra ??= await linearAlgebra();
     },
     of({ name }) {
       const known = weights.get(name);
       if (known) return known;
-      throw new FrugalError('CONFIG', `${owner}: expected init to have seen the weight ${name}. Call init first.`);
+      throw new FrugalError(
+        'CONFIG',
+        `${owner}: expected a weight that the run was opened with but received ${name}. Open a run of its own.`,
+      );
     },
     decompose(derive) {
-      const begun = each().map(({ of, side }) => ({ of, side, join: begin(owner, of, side) }));
+      const library = algebra ?? unprepared(owner);
+      const begun = each().map(({ of, side }) => ({ of, side, join: begin(owner, library, of, side) }));
       for (const { of, side, join } of begun) tf.tidy(() => side.derived.assign(derive(join(), of)));
     },
     state: () =>
@@ -96,7 +101,10 @@ export function createSides(owner: string, derived: string, filter: SideFilter):
           [`${owner}/${derived}${side.name}/${of.name}`, side.derived] as const,
         ]),
       ),
-    dispose,
+    dispose() {
+      for (const { side } of each()) tf.dispose([side.sum, side.derived]);
+      weights.clear();
+    },
   };
 }
 

@@ -1,4 +1,4 @@
-import { checkOptions, FrugalError, type Hyper, hyper, type LocalTransform, type Param } from '@frugal/core';
+import { checkOptions, FrugalError, type GradientLink, type Hyper, hyper, type Param } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 
 /** Options of {@link lars}. */
@@ -28,7 +28,7 @@ function filterOf(exclude: LarsOptions['exclude'] = isVector): (param: Param) =>
 const norm = (x: tf.Tensor): tf.Tensor => x.square().sum().sqrt();
 
 /**
- * Layer-wise adaptive rate scaling: the updates of each weight w are as long, relative to w, as those of every other,
+ * Layer-wise adaptive rate scaling: the gradients u of each weight w are as long, relative to w, as those of every other,
  *
  *   u ← η·|w| / (|u| + λ·|w| + ε) · (u + λ·w),
  *
@@ -36,8 +36,8 @@ const norm = (x: tf.Tensor): tf.Tensor => x.square().sum().sqrt();
  * small weights. Shapes stay. A weight that is all zeros has the factor 1 in place of 0: it could never leave zero. Biased,
  * as every rescaling of a stochastic gradient by itself.
  *
- * Put it before {@link sgd}, which then has the global learning rate and the momentum but no weight decay, and after a link
- * that sums gradients over ranks, since it is not linear in u. Not with Adam, which divides the scale out again.
+ * A `gradient` link: it stands before {@link sgd}, which has the global learning rate and the momentum but no weight decay,
+ * and after a link that sums gradients over ranks, since it is not linear in u. Here and there λ·w joins the gradient. Not with Adam, which divides the scale out again.
  *
  * Defaults: η = 0.001 (the paper), λ = 0, ε = 1e-8. No state. Cost: about 8 FLOP per weight; norms are not read back.
  *
@@ -50,7 +50,7 @@ const norm = (x: tf.Tensor): tf.Tensor => x.square().sum().sqrt();
  * await train(model, data, { optimizer: [lars({ weightDecay: 5e-4 }), sgd({ learningRate: 5, momentum: 0.9 })], epochs: 5 });
  * ```
  */
-export function lars(options: LarsOptions = {}): LocalTransform {
+export function lars(options: LarsOptions = {}): GradientLink {
   checkOptions('lars', options, KNOWN);
   const trust = hyper('lars', 'trust', options.trust ?? 0.001, { min: 0, aboveMin: true });
   const weightDecay = hyper('lars', 'weightDecay', options.weightDecay ?? 0, { min: 0 });
@@ -63,20 +63,19 @@ export function lars(options: LarsOptions = {}): LocalTransform {
     return decayed.mul(tf.where(size.greater(0), factor, tf.onesLike(factor)));
   };
   return {
-    kind: 'local',
+    kind: 'gradient',
     name: 'lars',
-    init: () => undefined,
-    update(updates, params, { clock }) {
-      const [eta, lambda, eps] = [trust(clock), weightDecay(clock), epsilon(clock)];
-      const result = new Map(updates);
-      for (const param of params) {
-        const u = updates.get(param.name);
-        if (u && !excluded(param)) result.set(param.name, adapt(u, param.value, eta, lambda, eps));
-      }
-      return result;
-    },
-    state: () => new Map(),
-    hyperparameters: ({ clock }) => ({ trust: trust(clock) }),
-    dispose: () => undefined,
+    open: ({ params }) => ({
+      transform(gradients, { clock }) {
+        const [eta, lambda, eps] = [trust(clock), weightDecay(clock), epsilon(clock)];
+        const result = new Map(gradients);
+        for (const param of params) {
+          const u = gradients.get(param.name);
+          if (u && !excluded(param)) result.set(param.name, adapt(u, param.value, eta, lambda, eps));
+        }
+        return result;
+      },
+      hyperparameters: ({ clock }) => ({ trust: trust(clock) }),
+    }),
   };
 }

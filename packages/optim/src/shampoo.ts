@@ -4,17 +4,16 @@ import {
   checkOptions,
   type Clock,
   FrugalError,
+  type GradientLink,
   type Hyper,
   hyper,
-  type LocalTransform,
   type Param,
   type Schedule,
   show,
   type SymmetricEigen,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import { betweenSides, createSides, foldTensor, type Folded, outer } from './kronecker.js';
-import { zeros } from './slots.js';
+import { betweenSides, type Folded, foldTensor, openSides, outer, type SideFilter } from './kronecker.js';
 
 /** Options of {@link shampoo}. */
 export interface ShampooOptions {
@@ -86,31 +85,23 @@ function precondition(g: tf.Tensor, folded: Folded, grafts: boolean): tf.Tensor 
 }
 
 /** Sums and roots of a run. */
-function openRoots({ beta, epsilon, inverseEvery, largest, exclude }: Settings) {
-  const sides = createSides('shampoo', 'root', (param, side, size) => {
+function openRoots({ beta, epsilon, inverseEvery, largest, exclude }: Settings, params: readonly Param[]) {
+  const keeps: SideFilter = (param, side, size) => {
     const kept = isVector(param) ? side === 'R' : true;
     return kept && size <= largest && !exclude(param);
-  });
-  let total: tf.Variable | undefined;
-  const dispose = (): void => {
-    total?.dispose();
-    total = undefined;
-    sides.dispose();
   };
+  const sides = openSides('shampoo', 'root', keeps, params);
+  const total = new Float64Array(1);
   return {
     of: sides.of,
-    init(params: readonly Param[]) {
-      dispose();
-      total = zeros([1]);
-      sides.init(params);
-    },
+    prepare: sides.prepare,
     /** Adds the gradients of a step, and computes roots where it is time. */
     advance(gradients: readonly (readonly [Folded, tf.Tensor])[], clock: Clock): void {
       const b = beta(clock);
       const [kept, gain] = [b, b === 1 ? 1 : 1 - b];
-      const before = total?.dataSync()[0] ?? 0;
-      const after = Math.fround(b === 1 ? 1 : b * before + gain);
-      total?.assign(tf.tensor1d([after]));
+      const [before = 0] = total;
+      const after = b === 1 ? 1 : b * before + gain;
+      total[0] = after;
       for (const [folded, g] of gradients) {
         for (const side of folded.sides)
           side.sum.assign(tf.add(tf.mul(side.sum, kept), tf.mul(outer(foldTensor(g, folded), side), gain)));
@@ -120,8 +111,8 @@ function openRoots({ beta, epsilon, inverseEvery, largest, exclude }: Settings) 
       const eps = epsilon(clock);
       sides.decompose((eigen, of) => inverseRoot(eigen, of.sides.length === 2 ? 1 / 4 : 1 / 2, eps, after));
     },
-    state: () => (total ? sides.state().set('shampoo/total', total) : sides.state()),
-    dispose,
+    state: () => new Map<string, tf.Variable | Float64Array>([...sides.state(), ['shampoo/total', total]]),
+    dispose: sides.dispose,
   };
 }
 
@@ -141,11 +132,11 @@ function openRoots({ beta, epsilon, inverseEvery, largest, exclude }: Settings) 
  *   Gupta et al.'s: after one step P is about U·Vᵀ of G = U·Σ·Vᵀ, of length √rank, for a rate that then falls by itself.
  * - ε is relative, as in Anil et al.'s code; Gupta et al. start from L = ε·I.
  *
- * Put it before {@link sgd}, which has the learning rate and the momentum, and after a link that sums gradients over ranks,
+ * A `gradient` link: it stands before {@link sgd}, which has the learning rate and the momentum, and after a link that sums gradients over ranks,
  * since it is not linear in G. Not with Adam. Biased, as every rescaling of a stochastic gradient by itself.
  *
  * Defaults: β = 0.95, ε = 1e-6, roots in every 10th step, grafting. State: `shampoo/L/<weight>`, `shampoo/R/<weight>`, the
- * roots in use `shampoo/rootL/<weight>` and `shampoo/rootR/<weight>`, and `shampoo/total` [1]. Cost: 2·m·n·(m + n)
+ * roots in use `shampoo/rootL/<weight>` and `shampoo/rootR/<weight>`, and `shampoo/total`, a number of the host. Cost: 2·m·n·(m + n)
  * multiply-adds per step and matrix; where roots are computed about 9·(m³ + n³) in double precision and a copy to the main
  * memory. Memory: 2·(m² + n²).
  *
@@ -153,33 +144,37 @@ function openRoots({ beta, epsilon, inverseEvery, largest, exclude }: Settings) 
  * 2002.09018 (grafting, stale roots, one side).
  *
  * @experimental Checked against its equations and on small problems; not yet on the papers' benchmarks.
- * @throws `CONFIG` for an unknown option or a value outside its range (a schedule's: when read, with its step), and where
- * no linear algebra is open: `await useEngine()` opens it, `train` does so as well; `NON_FINITE` for a gradient that is not finite
+ * @throws `CONFIG` for an unknown option or a value outside its range (a schedule's: when read, with its step), and under
+ * `fit` without `await optimizer.prepare()`, which loads the linear algebra; `NON_FINITE` for a gradient that is not finite
  * @example
  * ```ts
  * await train(model, data, { optimizer: [shampoo(), sgd({ learningRate: 0.05, momentum: 0.9 })], epochs: 5 });
  * ```
  */
-export function shampoo(options: ShampooOptions = {}): LocalTransform {
+export function shampoo(options: ShampooOptions = {}): GradientLink {
   const settings = settle(options);
-  const roots = openRoots(settings);
   return {
-    kind: 'local',
+    kind: 'gradient',
     name: 'shampoo',
-    init: roots.init,
-    update(updates, params, { clock }) {
-      const result = new Map(updates);
-      const gradients = params.flatMap((param) => {
-        const g = updates.get(param.name);
-        const folded = roots.of(param);
-        return g && folded.sides.length > 0 ? [[folded, g] as const] : [];
-      });
-      roots.advance(gradients, clock);
-      for (const [folded, g] of gradients) result.set(folded.name, precondition(g, folded, settings.grafts));
-      return result;
+    open({ params }) {
+      const roots = openRoots(settings, params);
+      return {
+        prepare: roots.prepare,
+        transform(gradients, { clock }) {
+          const result = new Map(gradients);
+          const folded = params.flatMap((param) => {
+            const g = gradients.get(param.name);
+            const of = roots.of(param);
+            return g && of.sides.length > 0 ? [[of, g] as const] : [];
+          });
+          roots.advance(folded, clock);
+          for (const [of, g] of folded) result.set(of.name, precondition(g, of, settings.grafts));
+          return result;
+        },
+        state: roots.state,
+        hyperparameters: ({ clock }) => ({ beta: settings.beta(clock) }),
+        dispose: roots.dispose,
+      };
     },
-    state: roots.state,
-    hyperparameters: ({ clock }) => ({ beta: settings.beta(clock) }),
-    dispose: roots.dispose,
   };
 }

@@ -1,11 +1,9 @@
 import { FrugalError, type Param } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 
-/** Optimizer state: Variables of zeros, one per kind and weight, named `owner/kind/weight`. */
+/** Optimizer state: Variables, one per kind and weight, named `owner/kind/weight`. */
 export interface Slots {
-  /** Makes the Variables of these weights; frees those it had. */
-  init(params: readonly Param[]): void;
-  /** The Variable of a kind for a weight. Throws `CONFIG` if `init` did not see that weight. */
+  /** The Variable of a kind for a weight. Throws `CONFIG` for a weight that it was not made for. */
   get(kind: string, param: Param): tf.Variable;
   /** All of them, by name. */
   state(): Map<string, tf.Variable>;
@@ -13,32 +11,26 @@ export interface Slots {
   dispose(): void;
 }
 
-/** Makes empty {@link Slots}; every Variable has the shape of its weight and is not trainable. */
-export function createSlots(owner: string, kinds: readonly string[]): Slots {
+/** Makes {@link Slots} of zeros for these weights; every Variable has the shape of its weight and is not trainable. */
+export function openSlots(owner: string, kinds: readonly string[], params: readonly Param[]): Slots {
   const variables = new Map<string, tf.Variable>();
-  const dispose = (): void => {
-    for (const variable of variables.values()) variable.dispose();
-    variables.clear();
-  };
+  for (const kind of kinds) {
+    for (const { name, value } of params) variables.set(`${owner}/${kind}/${name}`, zeros(value.shape));
+  }
   return {
-    init(params) {
-      dispose();
-      for (const kind of kinds) {
-        for (const { name, value } of params) {
-          variables.set(`${owner}/${kind}/${name}`, zeros(value.shape));
-        }
-      }
-    },
     get(kind, param) {
       const variable = variables.get(`${owner}/${kind}/${param.name}`);
       if (variable) return variable;
       throw new FrugalError(
         'CONFIG',
-        `${owner}: expected init to have seen the weight ${param.name}. Call init first.`,
+        `${owner}: expected a weight that the run was opened with but received ${param.name}. Open a run of its own.`,
       );
     },
     state: () => new Map(variables),
-    dispose,
+    dispose() {
+      for (const variable of variables.values()) variable.dispose();
+      variables.clear();
+    },
   };
 }
 

@@ -1,19 +1,19 @@
 import {
   checkInteger,
   checkOptions,
+  type Clock,
   type Hyper,
   hyper,
-  type LocalTransform,
   movingAverage,
   type Param,
   type Schedule,
-  type Scope,
+  type UpdateLink,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { type Corrections, correctionState } from './corrections.js';
 import { type DecayFilter, decayFilter } from './decay.js';
-import { betweenSides, createSides, foldTensor, type Folded, outer } from './kronecker.js';
-import { createSlots } from './slots.js';
+import { betweenSides, type Folded, foldTensor, openSides, outer, type SideFilter } from './kronecker.js';
+import { openSlots } from './slots.js';
 
 /** Options of {@link soap}. */
 export interface SoapOptions {
@@ -63,13 +63,18 @@ const RANGES: Readonly<Record<keyof Values, object>> = {
   every: { min: 1 },
 };
 
-function reader(options: SoapOptions): (scope: Scope) => Values {
+type Schedules = Readonly<Record<keyof Values, Schedule>>;
+
+function schedulesOf(options: SoapOptions): Schedules {
   const schedules = SCHEDULES.map((name): [string, Schedule] => [
     name,
     hyper('soap', name, options[name] ?? DEFAULTS[name], RANGES[name]),
   ]);
-  return ({ clock }) => Object.fromEntries(schedules.map(([name, schedule]) => [name, schedule(clock)])) as Values;
+  return Object.fromEntries(schedules) as Schedules;
 }
+
+const valuesAt = (schedules: Schedules, clock: Clock): Values =>
+  Object.fromEntries(SCHEDULES.map((name) => [name, schedules[name](clock)])) as Values;
 
 /** Corrections of a step. */
 interface StepCorrections {
@@ -81,30 +86,19 @@ interface StepCorrections {
 
 /** The corrections of a run. */
 function twoCorrections() {
-  const [plain, rotated] = [correctionState('soap'), correctionState('soap')];
+  const [plain, rotated] = [correctionState(), correctionState()];
   return {
-    init(): void {
-      plain.init();
-      rotated.init();
-    },
     /** Counts a step. */
     advance(beta1: number, beta2: number): StepCorrections {
       // 1 − Π β2, which is 0 before the first step only.
-      const first = plain.variable()?.dataSync()[2] === 0;
+      const first = plain.kept[1] === 0;
       const result = { plain: plain.advance(beta1, beta2) };
       return first ? result : { ...result, rotated: rotated.advance(beta1, beta2) };
     },
-    state: (): [string, tf.Variable][] =>
-      (
-        [
-          ['soap/corrections', plain.variable()],
-          ['soap/rotatedCorrections', rotated.variable()],
-        ] as const
-      ).flatMap(([name, variable]) => (variable ? [[name, variable]] : [])),
-    dispose(): void {
-      plain.dispose();
-      rotated.dispose();
-    },
+    state: [
+      ['soap/corrections', plain.kept],
+      ['soap/rotatedCorrections', rotated.kept],
+    ] as const,
   };
 }
 
@@ -125,33 +119,29 @@ function direction(
 }
 
 /** What a run of SOAP keeps, and the move of one weight. */
-function openState(decays: DecayFilter, largest: number) {
-  const slots = createSlots('soap', ['m', 'v']);
+function openState(decays: DecayFilter, largest: number, params: readonly Param[]) {
+  const slots = openSlots('soap', ['m', 'v'], params);
   const corrections = twoCorrections();
-  const sides = createSides(
-    'soap',
-    'basis',
-    ({ value }, _side, size) => value.shape.length >= 2 && size > 1 && size <= largest,
-  );
+  const turns: SideFilter = ({ value }, _side, size) => value.shape.length >= 2 && size > 1 && size <= largest;
+  const sides = openSides('soap', 'basis', turns, params);
   return {
     corrections,
     sides,
-    /** ΔW of a weight, which moves its moments, and then its L and R. Undefined in the first step of one that is rotated. */
-    move(param: Param, g: tf.Tensor, values: Values, { plain, rotated }: StepCorrections): tf.Tensor | undefined {
+    /** Moves the moments of a weight and the weight itself, then its L and R. One that is rotated stays in its first step. */
+    move(param: Param, g: tf.Tensor, values: Values, { plain, rotated }: StepCorrections): void {
       const folded = sides.of(param);
       const moments = [slots.get('m', param), slots.get('v', param)] as const;
       const correction = folded.sides.length === 0 ? plain : rotated;
       const n = correction && direction(g, moments, folded, values, correction);
       for (const side of folded.sides) movingAverage(side.sum, outer(foldTensor(g, folded), side), values.shampooBeta);
+      if (!n) return;
       const lambda = decays(param) ? values.weightDecay : 0;
-      return n && tf.mul(lambda === 0 ? n : tf.add(n, tf.mul(param.value, lambda)), -values.learningRate);
+      const step = lambda === 0 ? n : tf.add(n, tf.mul(param.value, lambda));
+      param.value.assign(tf.add(param.value, tf.mul(step, -values.learningRate)));
     },
-    init(params: readonly Param[]): void {
-      for (const part of [slots, sides]) part.init(params);
-      corrections.init();
-    },
-    state: () => new Map([...slots.state(), ...sides.state(), ...corrections.state()]),
-    dispose: () => [slots, sides, corrections].forEach((part) => part.dispose()),
+    state: () =>
+      new Map<string, tf.Variable | Float64Array>([...slots.state(), ...sides.state(), ...corrections.state]),
+    dispose: () => [slots, sides].forEach((part) => part.dispose()),
   };
 }
 
@@ -173,52 +163,55 @@ function openState(decays: DecayFilter, largest: number) {
  * Where L or R is singular, as after few examples, a part of its basis is arbitrary and differs between libraries, and so do
  * runs; a run that is resumed has the bases that it had.
  *
- * A complete optimizer: must be the last link of a chain, after a link that sums gradients over ranks. Biased, as Adam.
+ * An `update` link: it stands after a link that sums gradients over ranks. Biased, as Adam.
  *
  * Defaults: η = 3e-3, λ = 0.01 and all β = 0.95, ε = 1e-8, bases in every 10th step: the paper's and its code's. State:
  * `soap/m/<weight>`, `soap/v/<weight>`, `soap/L/<weight>`, `soap/R/<weight>`, the bases in use `soap/basisL/<weight>` and
- * `soap/basisR/<weight>`, `soap/corrections` and `soap/rotatedCorrections` [2, 2]. Cost: 4·m·n·(m + n) multiply-adds per step
+ * `soap/basisR/<weight>`, `soap/corrections` and `soap/rotatedCorrections`, numbers of the host. Cost: 4·m·n·(m + n) multiply-adds per step
  * and matrix; where bases are computed about 9·(m³ + n³) in double precision and a copy to the main memory. Memory:
  * 2·m·n + 2·(m² + n²).
  *
  * Source: Vyas, Morwani, Zhao, Shapira, Brandfonbrener, Janson, Kakade 2024, arXiv 2409.11321, Algorithm 3.
  *
  * @experimental Checked against its equations and on small problems; not yet on the paper's benchmarks.
- * @throws `CONFIG` for an unknown option or a value outside its range (a schedule's: when read, with its step), and where
- * no linear algebra is open: `await useEngine()` opens it, `train` does so as well; `NON_FINITE` for a gradient that is not finite
+ * @throws `CONFIG` for an unknown option or a value outside its range (a schedule's: when read, with its step), and under
+ * `fit` without `await optimizer.prepare()`, which loads the linear algebra; `NON_FINITE` for a gradient that is not finite
  * @example
  * ```ts
  * await train(model, data, { optimizer: soap({ learningRate: cosine({ initial: 3e-3 }) }), epochs: 5 });
  * ```
  */
-export function soap(options: SoapOptions = {}): LocalTransform {
+export function soap(options: SoapOptions = {}): UpdateLink {
   checkOptions('soap', options, [...SCHEDULES, 'decay', 'largest']);
-  const read = reader(options);
+  const schedules = schedulesOf(options);
   const largest = checkInteger('soap', 'largest', options.largest ?? 2048, { min: 1 });
-  const { corrections, sides, move, init, state, dispose } = openState(decayFilter('soap', options.decay), largest);
+  const decays = decayFilter('soap', options.decay);
   return {
-    kind: 'local',
+    kind: 'update',
     name: 'soap',
-    init,
-    update(updates, params, scope) {
-      const values = read(scope);
-      const step = corrections.advance(values.beta1, values.beta2);
-      const deltas = new Map<string, tf.Tensor>();
-      for (const param of params) {
-        const g = updates.get(param.name);
-        const delta = g && move(param, g, values, step);
-        if (delta) deltas.set(param.name, delta);
-      }
-      const every = Math.max(1, Math.round(values.every));
-      if (!step.rotated || scope.clock.step % every === 0)
-        sides.decompose(({ vectors: { data, rows } }) => tf.tensor2d(data as Float32Array, [rows, rows]));
-      return deltas;
+    rateOf: () => schedules.learningRate,
+    open({ params }) {
+      const { corrections, sides, move, state, dispose } = openState(decays, largest, params);
+      return {
+        prepare: sides.prepare,
+        apply(gradients, { clock }) {
+          const values = valuesAt(schedules, clock);
+          const step = corrections.advance(values.beta1, values.beta2);
+          for (const param of params) {
+            const g = gradients.get(param.name);
+            if (g) move(param, g, values, step);
+          }
+          const every = Math.max(1, Math.round(values.every));
+          if (!step.rotated || clock.step % every === 0)
+            sides.decompose(({ vectors: { data, rows } }) => tf.tensor2d(data as Float32Array, [rows, rows]));
+        },
+        state,
+        hyperparameters({ clock }) {
+          const { learningRate, beta1, beta2, weightDecay } = valuesAt(schedules, clock);
+          return { learningRate, beta1, beta2, ...(options.weightDecay !== 0 && { weightDecay }) };
+        },
+        dispose,
+      };
     },
-    state,
-    hyperparameters(scope) {
-      const { learningRate, beta1, beta2, weightDecay } = read(scope);
-      return { learningRate, beta1, beta2, ...(options.weightDecay !== 0 && { weightDecay }) };
-    },
-    dispose,
   };
 }

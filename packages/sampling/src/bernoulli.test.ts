@@ -1,4 +1,4 @@
-import { useEngine } from '@frugal/core';
+import { dense, selectionOf, useEngine } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bernoulli } from './bernoulli.js';
@@ -30,7 +30,7 @@ describe('bernoulli', () => {
           source: '',
           unbiased: false,
           by: 'pairs',
-          choose: (w, k, random) => ({ indices: chooseBernoulli(inclusionProbabilities(w, k), random).indices }),
+          choose: (w, k, random) => selectionOf(chooseBernoulli(inclusionProbabilities(w, k), random).indices),
         },
         options,
       );
@@ -38,7 +38,7 @@ describe('bernoulli', () => {
   });
 
   it('has the mean squared error Σ (1 − p)/p·w² at a dense layer', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     const { w, square } = denseWeights(operands);
     const p = inclusionProbabilities(w, 3);
     const formula = w.reduce((total, v, i) => total + ((1 - p[i]!) / p[i]!) * v * v, 0) / square;

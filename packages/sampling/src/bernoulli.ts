@@ -11,6 +11,9 @@ const SOURCE =
  * Unbiased for each product, with E|C~ − C|² = Σ (1 − p_i)/p_i·w_i², least for these p_i. The authors' code clips without
  * re-normalising and mixes in 0.1/n; this is the exact water-filling. A draw of no pair gives zero, as unbiasedness asks.
  *
+ * How many pairs it keeps is random, so the host must know which: on an engine where reading takes time, as the tensorflow
+ * engine, each sampled product waits for its norms. {@link winnerTakeAll} and {@link columnRow} do not.
+ *
  * Cost against exact: about k/n of the multiply-adds of each sampled product, plus one pass over both operands.
  *
  * @param options - see {@link SamplingOptions}

@@ -1,4 +1,4 @@
-import { useEngine } from '@frugal/core';
+import { dense, selectionOf, useEngine } from '@frugal/core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { columnRow } from './column-row.js';
 import { type SamplingOptions, samplingMethod } from './rule.js';
@@ -25,7 +25,10 @@ describe('columnRow', () => {
           choose: (w, k, random) => {
             const p = drawProbabilities(w);
             const { indices } = chooseDraws(p, k, random);
-            return { indices, scales: Float32Array.from(indices, (i) => 1 / (k * p[i]!)) };
+            return selectionOf(
+              indices,
+              Float32Array.from(indices, (i) => 1 / (k * p[i]!)),
+            );
           },
         },
         options,
@@ -34,7 +37,7 @@ describe('columnRow', () => {
   });
 
   it('has the mean squared error (S² − |C|²)/k at a dense layer', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     const { w, square } = denseWeights(operands);
     const formula = (w.reduce((a, b) => a + b, 0) ** 2 - square) / 3 / square;
     const error = scoresOf(columnRow, 'blackBox', operands, 2000, 1)[0]?.error ?? Number.NaN;

@@ -1,23 +1,36 @@
 import {
   attach,
   clockAt,
+  dense as denseGeometry,
   FrugalError,
-  type Geometry,
   type Method,
   openScope,
   registerKernels,
-  type Selection,
+  selectionOf,
+  stream,
   train,
   useEngine,
 } from '@frugal/core';
-import { describeEngines, expectNoLeak, relativeError } from '@frugal/core/testing';
+import { describeEngines, expectNoLeak } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bernoulli } from './bernoulli.js';
 import { columnRow } from './column-row.js';
 import { type SamplingMode, type SamplingOptions, samplingMethod } from './rule.js';
+import { chooseUniform } from './selection.js';
+import { expectOwnDerivatives } from './testing/derivatives.js';
 import { cnn, dense, descent, makeData, mlp, weightsOf } from './testing/models.js';
-import { exactValues, GEOMETRIES, makeOperands, type Operands, ruleOf, runRule } from './testing/products.js';
+import {
+  exactValues,
+  GEOMETRIES,
+  makeCall,
+  makeOperands,
+  makeSite,
+  type Operands,
+  ruleOf,
+  runRule,
+  selectionIn,
+} from './testing/products.js';
 import { topK } from './top-k.js';
 import { uniform } from './uniform.js';
 import { winnerTakeAll } from './winner-take-all.js';
@@ -141,7 +154,7 @@ describe('mode through', () => {
   it('multiplies, and passes gradients, through the chosen inputs only: hand-computed', () => {
     // Columns of x: |·| = 1, √5, 3, √2. Rows of w: 1, 2, √2, √2. Products 1, 4.5, 4.2, 2: top 2 are inputs 1 and 2.
     const operands: Operands = {
-      geometry: { kind: 'dense' },
+      geometry: denseGeometry,
       x: tf.tensor2d([
         [1, 2, 0, 1],
         [0, 1, 3, 1],
@@ -164,83 +177,16 @@ describe('mode through', () => {
       operands,
       openScope(clockAt(0), 0),
     );
-    expect([...(plan as { selection: Selection }).selection.indices]).toEqual([1, 2]);
+    expect(selectionIn(plan).indices).toEqual([1, 2]);
     expect([...forward]).toEqual([0, 4, 3, 5]);
     expect([...inputGrad]).toEqual([0, 2, 2, 0, 0, 0, 1, 0]);
     expect([...weightGrad]).toEqual([0, 0, 3, 2, 3, 0, 0, 0]);
   });
 
-  /** Y of the sample in float64 by its definition: every product of an input, a weight and the input's scale. */
-  function sampledY(geometry: Geometry, x: Float64Array, w: Float64Array, shapes: number[][], scale: Float64Array) {
-    const [xs, ws, ys] = shapes as [number[], number[], number[]];
-    const y = new Float64Array(ys.reduce((a, b) => a * b, 1));
-    if (geometry.kind === 'dense') {
-      const [K, M] = ws as [number, number];
-      y.forEach((_, i) => {
-        for (let k = 0; k < K; k++) y[i]! += x[Math.floor(i / M) * K + k]! * scale[k]! * w[k * M + (i % M)]!;
-      });
-      return y;
-    }
-    const [, H, W, C] = xs as [number, number, number, number];
-    const [kh, kw, , O] = ws as [number, number, number, number];
-    const [, oh, ow] = ys as [number, number, number, number];
-    const [s] = geometry.strides;
-    const before = (inner: number, outer: number, k: number) =>
-      geometry.pad === 'valid' ? 0 : Math.floor(Math.max(0, (outer - 1) * s + k - inner) / 2);
-    const [top, left] = [before(H, oh, kh), before(W, ow, kw)];
-    y.forEach((_, flat) => {
-      const o = flat % O;
-      const q = Math.floor(flat / O) % ow;
-      const p = Math.floor(flat / O / ow) % oh;
-      const b = Math.floor(flat / O / ow / oh);
-      for (let i = 0; i < kh; i++)
-        for (let j = 0; j < kw; j++) {
-          const [r, t] = [p * s + i - top, q * s + j - left];
-          if (r < 0 || r >= H || t < 0 || t >= W) continue;
-          for (let c = 0; c < C; c++)
-            y[flat]! += x[((b * H + r) * W + t) * C + c]! * scale[c]! * w[((i * kw + j) * C + c) * O + o]!;
-        }
-    });
-    return y;
-  }
-
-  describe.each(GEOMETRIES)('at %s', (_title, geometry) => {
+  describe.each(GEOMETRIES)('at %s', (_title, geometry, convolution) => {
     it.each(FACTORIES)(
       '%s returns the derivatives of its own sampled Y: finite differences, the sample held',
-      (_n, make) => {
-        const operands = makeOperands(geometry);
-        const { x, w, dy } = operands;
-        const result = runRule(ruleOf(make({ keep: 0.5, minK: 1 })), operands, openScope(clockAt(0), 4));
-        const { indices, scales } = (result.plan as { selection: Selection }).selection;
-        const scale = new Float64Array(6);
-        indices.forEach((index, j) => {
-          scale[index] = scales?.[j] ?? 1;
-        });
-        expect(scale.filter((v) => v === 0).length, 'some inputs are left out').toBeGreaterThan(0);
-        const values = [x, w, dy].map((t) => Float64Array.from(t.dataSync())) as [
-          Float64Array,
-          Float64Array,
-          Float64Array,
-        ];
-        const [xv, wv, r] = values;
-        const y = () => sampledY(geometry, xv, wv, [x.shape, w.shape, dy.shape], scale);
-        const loss = () => y().reduce((total, v, i) => total + v * r[i]!, 0);
-        // The loss is linear in x and in w, so central differences are exact but for rounding.
-        const slopes = (v: Float64Array) =>
-          Float64Array.from(v, (value, i) => {
-            v[i] = value + 0.5;
-            const up = loss();
-            v[i] = value - 0.5;
-            const down = loss();
-            v[i] = value;
-            return up - down;
-          });
-        // Sums of up to some hundred float32 products.
-        expect(relativeError(result.forward, y())).toBeLessThan(1e-5);
-        expect(relativeError(result.inputGrad, slopes(xv))).toBeLessThan(1e-5);
-        expect(relativeError(result.weightGrad, slopes(wv))).toBeLessThan(1e-5);
-        tf.dispose([x, w, dy]);
-      },
+      (_n, make) => expectOwnDerivatives(make, geometry, convolution),
     );
   });
 });
@@ -455,6 +401,72 @@ describe('draws', () => {
     model.dispose();
   });
 
+  it.each(MODES)('come from the stream of method, call and product in mode %s', (mode) => {
+    const seen: number[] = [];
+    const spy = samplingMethod(
+      {
+        name: 'spy',
+        source: '',
+        unbiased: false,
+        by: 'none',
+        choose(weights, k, random) {
+          seen.push(random.next());
+          return chooseUniform(weights.length, k, random);
+        },
+      },
+      { keep: 0.5, minK: 1, mode },
+    );
+    const operands = makeOperands(denseGeometry);
+    const scope = openScope(clockAt(3), 5, 1);
+    runRule(ruleOf(spy), operands, scope);
+    const rule = ruleOf(spy);
+    const call = makeCall(makeSite(operands), scope, 1);
+    if (mode === 'backward') rule.weightGrad?.(call, operands.x, operands.dy, operands.w.shape);
+    else rule.plan?.(call, operands.x, operands.w);
+    const paths =
+      mode === 'backward' ? ['0/0 inputGrad', '0/0 weightGrad', '0/1 weightGrad'] : ['0/0 forward', '0/1 forward'];
+    const expected = paths.map((path) => stream(5, 'step', 3, 'rank', 1, 'spy', ...path.split(' ')).next());
+    expect(seen).toEqual(expected);
+  });
+
+  it('a pass that only looks draws what the step draws, before it and after it, and is not counted', () => {
+    const model = mlp();
+    const attached = attach(model, bernoulli({ keep: 0.5, minK: 1 }));
+    const x = tf.randomNormal([8, 24], 0, 1, 'float32', 1);
+    const outputs = () => [...(model.apply(x, { training: true }) as tf.Tensor).dataSync()];
+    const look = () => attached.look({ rules: 'on', observers: [] }, outputs);
+    attached.begin(clockAt(0), { seed: 3 });
+    const before = look();
+    expect(attached.report().every(({ done }) => done === 0)).toBe(true);
+    const step = outputs();
+    expect([before, look()]).toEqual([step, step]);
+    attached.begin(clockAt(1), { seed: 3 });
+    expect(outputs()).not.toEqual(step);
+    attached.detach();
+    model.dispose();
+  });
+
+  it('one description in two runs at a time draws in each what it draws alone', () => {
+    const method = uniform({ keep: 0.5, minK: 1, mode: 'blackBox' });
+    const x = tf.randomNormal([8, 24], 0, 1, 'float32', 1);
+    const outputsOf = (model: tf.LayersModel) => [...(model.apply(x, { training: true }) as tf.Tensor).dataSync()];
+    const alone = (seed: number) => {
+      const model = mlp();
+      const attached = attach(model, method);
+      attached.begin(clockAt(0), { seed });
+      const outputs = outputsOf(model);
+      attached.detach();
+      return outputs;
+    };
+    const models = [mlp(), mlp()];
+    const runs = models.map((model) => attach(model, method));
+    runs.forEach((run, seed) => run.begin(clockAt(0), { seed }));
+    const together = models.map(outputsOf);
+    runs.forEach((run) => run.detach());
+    expect(together).toEqual([alone(0), alone(1)]);
+    expect(together[0]).not.toEqual(together[1]);
+  });
+
   it.each(FACTORIES)(
     '%s gives the same bits for the same seed, also when one method object serves two runs',
     async (_n, make) => {
@@ -465,7 +477,7 @@ describe('draws', () => {
       expect(report.steps).toBe(1);
       expect((await trainOnce(mlp(), [method], one)).weights).toEqual(weights);
       expect((await trainOnce(mlp(), [make({ keep: 0.5, minK: 1 })], one)).weights).toEqual(weights);
-      const operands = makeOperands({ kind: 'dense' });
+      const operands = makeOperands(denseGeometry);
       const y = () => runRule(ruleOf(method), operands, openScope(clockAt(0), 1)).forward;
       expect(y()).toEqual(y());
     },
@@ -473,11 +485,11 @@ describe('draws', () => {
 
   it('differ by seed, step and rank for the random methods, and never for top-k', () => {
     const ones = tf.ones([40, 40]);
-    const operands: Operands = { geometry: { kind: 'dense' }, x: ones, w: tf.variable(ones), dy: ones };
+    const operands: Operands = { geometry: denseGeometry, x: ones, w: tf.variable(ones), dy: ones };
     // Equal weights: every index is as likely as any other.
     const indices = (make: (options: SamplingOptions) => Method, scope = openScope(clockAt(0), 1)) => {
       const { plan } = runRule(ruleOf(make({ keep: 0.5, minK: 1 })), operands, scope);
-      return [...(plan as { selection: Selection }).selection.indices];
+      return selectionIn(plan).indices;
     };
     const scopes = () => [openScope(clockAt(0), 2), openScope(clockAt(1), 1), openScope(clockAt(0), 1, 1)];
     for (const [name, make] of RANDOM)
@@ -489,7 +501,7 @@ describe('draws', () => {
 describe('what cannot be sampled', () => {
   beforeEach(() => registerKernels(tf.getBackend()));
 
-  const at = (x: tf.Tensor): Operands => ({ ...makeOperands({ kind: 'dense' }), x });
+  const at = (x: tf.Tensor): Operands => ({ ...makeOperands(denseGeometry), x });
 
   it.each(FACTORIES)('%s gives zero for an operand that is zero throughout', (_name, make) => {
     const values = runRule(ruleOf(make({ keep: 0.5, minK: 1 })), at(tf.zeros([6, 6])), openScope(clockAt(0), 0));
@@ -514,7 +526,7 @@ describe('what cannot be sampled', () => {
         source: '',
         unbiased: false,
         by: 'pairs',
-        choose: () => ({ indices: Int32Array.of(0), scales: Float32Array.of(0) }),
+        choose: () => selectionOf(Int32Array.of(0), Float32Array.of(0)),
       },
       { keep: 0.5, minK: 1 },
     );

@@ -1,26 +1,27 @@
-import type * as tf from '@tensorflow/tfjs';
 import {
   type Call,
   checkChoice,
   checkInteger,
   checkOptions,
-  contraction,
   type Contraction,
+  type HostSelection,
   hyper,
   type Hyper,
   type Method,
   type Product,
   putSlices,
+  readsAreFree,
   type Rule,
   sampledSlices,
   type SampledSlices,
-  type Scope,
+  type Schedule,
   type Selection,
   type Site,
   squaredNorms,
   type Stream,
   takeSlices,
 } from '@frugal/core';
+import * as tf from '@tensorflow/tfjs';
 import { keepCount, sum } from './selection.js';
 
 /**
@@ -55,7 +56,13 @@ export interface SamplingOptions {
 export type Weighing = 'pairs' | 'weights' | 'none';
 
 /** Chooses about k of the indices whose weights are given: finite, and at least one positive. */
-export type Chooser = (weights: Float64Array, k: number, random: Stream) => Selection;
+export type Chooser = (weights: Float64Array, k: number, random: Stream) => HostSelection;
+
+/**
+ * Chooses k of the indices whose weights [n] are given, on the engine and without reading from it; called inside `tf.tidy`.
+ * Weights that are all zero must do no harm, and those that are not finite must show in the product.
+ */
+export type DeviceChooser = (weights: tf.Tensor1D, k: number, random: Stream) => Selection;
 
 /** What makes one sampling method. */
 export interface SamplingMethod {
@@ -67,22 +74,29 @@ export interface SamplingMethod {
   readonly unbiased: boolean;
   /** What it chooses by. */
   readonly by: Weighing;
-  /** Chooses the indices; never none. */
+  /** Chooses the indices on the host; never none. */
   readonly choose: Chooser;
+  /**
+   * Chooses them on engines where the host would have to wait for the weights. Default: there too the host chooses, as it does
+   * by `none`, where there is nothing to wait for.
+   */
+  readonly device?: DeviceChooser;
 }
 
-/**
- * What one call of a site draws from: a key of its own in the step, and the sample of Y, if Y is sampled. With `sampled`
- * also dW is zero where that sample has nothing.
- */
+/** The sample of Y at one call of a site, if Y is sampled. With `sampled` also dW is zero where that sample has nothing. */
 interface Plan {
-  readonly key: string;
   readonly selection?: Selection;
   readonly sampled?: SampledSlices;
 }
 
 /** The sample of one product; undefined means exact. */
-type Sampler = (call: Call, key: string, product: Product, left: tf.Tensor, right: tf.Tensor) => Selection | undefined;
+type Sampler = (call: Call, product: Product, left: tf.Tensor, right: tf.Tensor) => Selection | undefined;
+
+/** How much a sampler keeps. */
+interface Size {
+  readonly keep: Schedule;
+  readonly minK: number;
+}
 
 type Pair = readonly [left: tf.Tensor, right: tf.Tensor];
 
@@ -97,37 +111,36 @@ function pairWeights(by: Weighing, left: tf.Tensor, right: tf.Tensor, axes: Cont
   return Float64Array.from(a, (value, i) => Math.sqrt(value * (b[i] as number)));
 }
 
-function sampler(method: SamplingMethod, options: SamplingOptions): Sampler {
-  const { name, by, choose } = method;
-  const keep = hyper(name, 'keep', options.keep, { min: 0, aboveMin: true, max: 1 });
-  const minK = checkInteger(name, 'minK', options.minK ?? 10, { min: 1 });
-  return ({ site, scope }, key, product, left, right) => {
-    const axes = contraction(site.geometry, product);
+/** The same weights on the engine. Roots are multiplied, not squares, which float32 holds only up to 10³⁸. */
+function pairWeightsOnDevice(
+  by: Exclude<Weighing, 'none'>,
+  left: tf.Tensor,
+  right: tf.Tensor,
+  axes: Contraction,
+): tf.Tensor1D {
+  const b = tf.sqrt(squaredNorms(right, axes.right));
+  return by === 'weights' ? b : tf.mul(tf.sqrt(squaredNorms(left, axes.left)), b);
+}
+
+function sampler({ name, by, choose, device }: SamplingMethod, { keep, minK }: Size, freeReads: boolean): Sampler {
+  return ({ site, scope, key }, product, left, right) => {
+    const axes = site.geometry.contractions[product];
     const n = left.shape[axes.left] as number;
     const k = keepCount(n, keep(scope.clock), minK);
     if (k === n) return undefined;
+    const random = scope.random(name, key, product);
+    if (device && by !== 'none' && !freeReads) return device(pairWeightsOnDevice(by, left, right, axes), k, random);
     const weights = pairWeights(by, left, right, axes);
     const all = sum(weights);
     // Nothing to choose by. A NaN must come out as NaN: a sample could leave it out, and hide that training diverged.
     if (!(all > 0 && all < Infinity)) return undefined;
-    return choose(weights, k, scope.random(name, key, product));
-  };
-}
-
-/** Numbers the calls of each site in a step, so that a layer used twice draws twice. */
-function callKeys(): (call: Call) => string {
-  const counts = new WeakMap<Scope, Map<number, number>>();
-  return ({ scope, site: { index } }) => {
-    const seen = counts.get(scope) ?? new Map<number, number>();
-    const use = seen.get(index) ?? 0;
-    counts.set(scope, seen.set(index, use + 1));
-    return `${index}/${use}`;
+    return choose(weights, k, random);
   };
 }
 
 /** The chosen slices of both operands; the left ones carry the scales. */
 function slicesOf(call: Call, product: Product, left: tf.Tensor, right: tf.Tensor, selection: Selection): Pair {
-  const axes = contraction(call.site.geometry, product);
+  const axes = call.site.geometry.contractions[product];
   const { indices } = selection;
   return [takeSlices(left, axes.left, selection), takeSlices(right, axes.right, { indices })];
 }
@@ -136,26 +149,39 @@ const planOf = (call: Call<Plan>): Plan => call.plan as Plan;
 const replaceAt = (shape: readonly number[], axis: number, n: number): number[] =>
   shape.map((d, i) => (i === axis ? n : d));
 
-function forwardPlan(sample: Sampler, keyOf: (call: Call) => string, call: Call, x: tf.Tensor, w: tf.Tensor): Plan {
-  const key = keyOf(call);
-  const selection = sample(call, key, 'forward', x, w);
-  return selection ? { key, selection } : { key };
+/** A selection that gradients and links may come back to: what of it is on the engine lives until the step ends. */
+function kept({ scope, key }: Call, { size, indices, scales }: Selection): Selection {
+  const hold = <T extends object>(part: string, value: T): T => {
+    if (!(value instanceof tf.Tensor)) return value;
+    scope.keep(`${key}/${part}`, value);
+    return scope.get(`${key}/${part}`) as T & tf.Tensor;
+  };
+  return { size, indices: hold('indices', indices), ...(scales && { scales: hold('scales', scales) }) };
 }
 
-/** Where dW of the step is not zero: of a layer that is used again, the slices of all its calls so far. */
+function forwardPlan(sample: Sampler, call: Call, x: tf.Tensor, w: tf.Tensor): Plan {
+  const selection = sample(call, 'forward', x, w);
+  return selection ? { selection: kept(call, selection) } : {};
+}
+
+/**
+ * Where dW of the step is not zero: of a layer that is used again, the slices of all its calls so far. Of tensors the host does
+ * not know what they have in common, so then dW counts as dense.
+ */
 function slicesOfStep({ site, scope }: Call, { indices }: Selection): SampledSlices | undefined {
-  const axis = contraction(site.geometry, 'forward').right;
-  if (!scope.plans.has(site.name)) return { axis, indices };
-  const before = sampledSlices(scope.plans.get(site.name));
-  return before && { axis, indices: Int32Array.from(new Set([...before.indices, ...indices])).sort() };
+  const axis = site.geometry.contractions.forward.right;
+  if (!scope.plans.has(site)) return { axis, indices };
+  const before = sampledSlices(scope.plans.get(site))?.indices;
+  if (!(before instanceof Int32Array && indices instanceof Int32Array)) return undefined;
+  return { axis, indices: Int32Array.from(new Set([...before, ...indices])).sort() };
 }
 
 /** Y is sampled; dX and dW are the exact gradients of that Y, so they are zero where nothing was chosen. */
-function through(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
-  const kept = (call: Call<Plan>, operand: 'x' | 'w'): string => `${planOf(call).key}/${operand}`;
+function through(sample: Sampler): Partial<Rule<Plan>> {
+  const nameOf = ({ key }: Call, operand: 'x' | 'w'): string => `${key}/${operand}`;
   return {
     plan(call, x, w) {
-      const plan = forwardPlan(sample, keyOf, call, x, w);
+      const plan = forwardPlan(sample, call, x, w);
       const sampled = plan.selection && slicesOfStep(call, plan.selection);
       return sampled ? { ...plan, sampled } : plan;
     },
@@ -163,40 +189,39 @@ function through(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<P
       const { selection } = planOf(call);
       if (!selection) return [x, w];
       const [xs, ws] = slicesOf(call, 'forward', x, w, selection);
-      call.scope.keep(kept(call, 'x'), xs);
-      call.scope.keep(kept(call, 'w'), ws);
+      call.scope.keep(nameOf(call, 'x'), xs);
+      call.scope.keep(nameOf(call, 'w'), ws);
       return [xs, ws];
     },
     inputGrad(call, dy, w, xShape) {
       const { selection } = planOf(call);
       if (!selection) return call.exact.inputGrad(dy, w, xShape);
-      const { left } = contraction(call.site.geometry, 'forward');
-      const shape = replaceAt(xShape, left, selection.indices.length);
-      const slices = call.exact.inputGrad(dy, call.scope.get(kept(call, 'w')) as tf.Tensor, shape);
+      const { left } = call.site.geometry.contractions.forward;
+      const shape = replaceAt(xShape, left, selection.size);
+      const slices = call.exact.inputGrad(dy, call.scope.get(nameOf(call, 'w')) as tf.Tensor, shape);
       return putSlices(slices, left, xShape[left] as number, selection);
     },
     weightGrad(call, x, dy, wShape) {
       const { selection } = planOf(call);
       if (!selection) return call.exact.weightGrad(x, dy, wShape);
-      const { right } = contraction(call.site.geometry, 'forward');
-      const shape = replaceAt(wShape, right, selection.indices.length);
-      const slices = call.exact.weightGrad(call.scope.get(kept(call, 'x')) as tf.Tensor, dy, shape);
+      const { right } = call.site.geometry.contractions.forward;
+      const shape = replaceAt(wShape, right, selection.size);
+      const slices = call.exact.weightGrad(call.scope.get(nameOf(call, 'x')) as tf.Tensor, dy, shape);
       return putSlices(slices, right, wShape[right] as number, { indices: selection.indices });
     },
   };
 }
 
 /** Each gradient is sampled over the axis that it contracts. */
-function backward(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
+function backward(sample: Sampler): Partial<Rule<Plan>> {
   return {
-    plan: (call) => ({ key: keyOf(call) }),
     inputGrad(call, dy, w, xShape) {
-      const selection = sample(call, planOf(call).key, 'inputGrad', dy, w);
+      const selection = sample(call, 'inputGrad', dy, w);
       const [d, v] = selection ? slicesOf(call, 'inputGrad', dy, w, selection) : ([dy, w] as const);
       return call.exact.inputGrad(d, v, xShape);
     },
     weightGrad(call, x, dy, wShape) {
-      const selection = sample(call, planOf(call).key, 'weightGrad', x, dy);
+      const selection = sample(call, 'weightGrad', x, dy);
       const [v, d] = selection ? slicesOf(call, 'weightGrad', x, dy, selection) : ([x, dy] as const);
       return call.exact.weightGrad(v, d, wShape);
     },
@@ -204,9 +229,9 @@ function backward(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<
 }
 
 /** Y is sampled, nothing else. */
-function blackBox(sample: Sampler, keyOf: (call: Call) => string): Partial<Rule<Plan>> {
+function blackBox(sample: Sampler): Partial<Rule<Plan>> {
   return {
-    plan: (call, x, w) => forwardPlan(sample, keyOf, call, x, w),
+    plan: (call, x, w) => forwardPlan(sample, call, x, w),
     operands(call, x, w) {
       const { selection } = planOf(call);
       return selection ? slicesOf(call, 'forward', x, w, selection) : [x, w];
@@ -227,12 +252,22 @@ export function samplingMethod(method: SamplingMethod, options: SamplingOptions)
   checkOptions(name, options, KNOWN);
   const mode = checkChoice(name, 'mode', options.mode ?? 'through', Object.keys(MODES) as SamplingMode[]);
   const { skip, output = false } = options;
-  const rule: Rule<Plan> = {
-    name,
-    // A sample of Y goes through a nonlinearity, so its gradient is biased even where the product is not.
-    bias: unbiased && mode === 'backward' ? 'unbiased' : 'biased',
-    accepts: (site) => (output || site.role === 'hidden') && !(skip?.(site) ?? false),
-    ...MODES[mode](sampler(method, options), callKeys()),
+  const size: Size = {
+    keep: hyper(name, 'keep', options.keep, { min: 0, aboveMin: true, max: 1 }),
+    minK: checkInteger(name, 'minK', options.minK ?? 10, { min: 1 }),
   };
-  return { name, source, rule: rule as Rule };
+  return {
+    name,
+    source,
+    open() {
+      const rule: Rule<Plan> = {
+        name,
+        // A sample of Y goes through a nonlinearity, so its gradient is biased even where the product is not.
+        bias: unbiased && mode === 'backward' ? 'unbiased' : 'biased',
+        accepts: (site) => (output || site.role === 'hidden') && !(skip?.(site) ?? false),
+        ...MODES[mode](sampler(method, size, readsAreFree(tf.getBackend()))),
+      };
+      return { rule: rule as Rule };
+    },
+  };
 }

@@ -1,7 +1,7 @@
-import type { Selection, Stream } from '@frugal/core';
+import { type HostSelection, selectionOf, type Stream } from '@frugal/core';
 
 /**
- * Choosing indices of a contracted axis. All functions are pure: weights w_i = |A_i|·|B_i| in, a {@link Selection} out.
+ * Choosing indices of a contracted axis on the host. All functions are pure: weights w_i = |A_i|·|B_i| in, a selection out.
  * The estimate of C = Σ A_i B_i is Σ scale_i A_i B_i over the chosen i.
  */
 
@@ -46,7 +46,7 @@ function kthLargest(values: ArrayLike<number>, k: number): number {
 }
 
 /** The k largest weights, unscaled; ties go to the lower index, so every machine chooses alike. */
-export function chooseTop(weights: ArrayLike<number>, k: number): Selection {
+export function chooseTop(weights: ArrayLike<number>, k: number): HostSelection {
   const threshold = kthLargest(weights, k);
   const indices = new Int32Array(k);
   let above = 0;
@@ -57,7 +57,7 @@ export function chooseTop(weights: ArrayLike<number>, k: number): Selection {
     const w = weights[i] as number;
     if (w > threshold || (w === threshold && ties-- > 0)) indices[count++] = i;
   }
-  return { indices: indices.subarray(0, count) };
+  return selectionOf(indices.subarray(0, count));
 }
 
 /** Probabilities of one draw of column-row sampling: p_i = w_i / Σ w, which minimises the variance. */
@@ -96,13 +96,11 @@ function firstAbove(cumulative: Float64Array, u: number): number {
 const ascending = (indices: Iterable<number>): Int32Array => Int32Array.from(indices).sort();
 
 /** k independent draws with replacement; an index drawn c times gets the scale c/(k·p_i). */
-export function chooseDraws(probabilities: Float64Array, k: number, random: Stream): Selection {
+export function chooseDraws(probabilities: Float64Array, k: number, random: Stream): HostSelection {
   const counts = drawCounts(probabilities, k, random);
   const indices = ascending(counts.keys());
-  return {
-    indices,
-    scales: Float32Array.from(indices, (i) => (counts.get(i) as number) / (k * (probabilities[i] as number))),
-  };
+  const scale = (i: number): number => (counts.get(i) as number) / (k * (probabilities[i] as number));
+  return selectionOf(indices, Float32Array.from(indices, scale));
 }
 
 /**
@@ -132,35 +130,39 @@ export function inclusionProbabilities(weights: ArrayLike<number>, k: number): F
  * Each index is kept with its probability and gets the scale 1/p_i. The number kept varies. Where it would be none, index 0
  * is kept with the scale 0, so that the product is zero, as unbiasedness asks, and has its shape.
  */
-export function chooseBernoulli(probabilities: Float64Array, random: Stream): Selection {
+export function chooseBernoulli(probabilities: Float64Array, random: Stream): HostSelection {
   const chosen: number[] = [];
   probabilities.forEach((p, i) => {
     if (p >= 1 || random.next() < p) chosen.push(i);
   });
-  if (chosen.length === 0) return { indices: Int32Array.of(0), scales: Float32Array.of(0) };
+  if (chosen.length === 0) return selectionOf(Int32Array.of(0), Float32Array.of(0));
   const indices = Int32Array.from(chosen);
-  return { indices, scales: Float32Array.from(indices, (i) => 1 / (probabilities[i] as number)) };
+  return selectionOf(
+    indices,
+    Float32Array.from(indices, (i) => 1 / (probabilities[i] as number)),
+  );
 }
 
 /**
  * The c indices of inclusion probability 1, and k − c draws with replacement from the others: an index drawn m times gets
  * the scale m/p_i. With {@link inclusionProbabilities}, Σ p_i = k, these are the winners of WTA-CRS.
  */
-export function chooseWinners(probabilities: Float64Array, k: number, random: Stream): Selection {
+export function chooseWinners(probabilities: Float64Array, k: number, random: Stream): HostSelection {
   const others = probabilities.map((p) => (p < 1 ? p : 0));
   const winners = [...probabilities.keys()].filter((i) => (probabilities[i] as number) >= 1);
   const draws = others.some((p) => p > 0) ? k - winners.length : 0;
   const counts = drawCounts(others, draws, random);
   const indices = ascending([...winners, ...counts.keys()]);
-  return { indices, scales: Float32Array.from(indices, (i) => (counts.get(i) ?? 1) / (probabilities[i] as number)) };
+  const scale = (i: number): number => (counts.get(i) ?? 1) / (probabilities[i] as number);
+  return selectionOf(indices, Float32Array.from(indices, scale));
 }
 
 /** k of n without replacement, all equally likely, scale n/k (Floyd's algorithm). */
-export function chooseUniform(n: number, k: number, random: Stream): Selection {
+export function chooseUniform(n: number, k: number, random: Stream): HostSelection {
   const chosen = new Set<number>();
   for (let j = n - k; j < n; j++) {
     const candidate = random.below(j + 1);
     chosen.add(chosen.has(candidate) ? j : candidate);
   }
-  return { indices: ascending(chosen), scales: new Float32Array(k).fill(n / k) };
+  return selectionOf(ascending(chosen), new Float32Array(k).fill(n / k));
 }

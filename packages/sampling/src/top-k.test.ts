@@ -1,12 +1,4 @@
-import {
-  clockAt,
-  exactProducts,
-  openScope,
-  type Product,
-  registerKernels,
-  sampledSlices,
-  useEngine,
-} from '@frugal/core';
+import { clockAt, dense, openScope, type Product, registerKernels, sampledSlices, useEngine } from '@frugal/core';
 import { relativeError } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -16,10 +8,12 @@ import {
   GEOMETRIES,
   makeCall,
   makeOperands,
+  makeSite,
   positiveOperands,
   ruleOf,
   runRule,
   scoresOf,
+  selectionIn,
 } from './testing/products.js';
 import { topK, type TopKOptions } from './top-k.js';
 
@@ -51,7 +45,7 @@ function topMask(a: number[], b: number[], rank: number, axis: number): tf.Tenso
 
 describe('topK', () => {
   describe.each(GEOMETRIES)('at %s', (_title, geometry) => {
-    const conv = geometry.kind === 'conv2d';
+    const conv = geometry.slides;
     // Y contracts the inputs, dX the outputs, dW the batch: in NHWC and HWIO, and in [N, K] and [K, M].
     const axes = {
       forward: conv ? [3, 2] : [1, 0],
@@ -68,7 +62,7 @@ describe('topK', () => {
       (product: Product, mode: SamplingMode) => {
         const operands = makeOperands(geometry);
         const { x, w, dy } = operands;
-        const exact = exactProducts(geometry);
+        const exact = geometry.products;
         const [left, right] = { forward: [x, w], inputGrad: [dy, w], weightGrad: [x, dy] }[product] as [
           tf.Tensor,
           tf.Tensor,
@@ -91,13 +85,13 @@ describe('topK', () => {
 
   it('gives ties to the lower index: equal columns and rows', () => {
     const ones = tf.ones([4, 4]);
-    const operands = { geometry: { kind: 'dense' }, x: ones, w: tf.variable(ones), dy: ones } as const;
+    const operands = { geometry: dense, x: ones, w: tf.variable(ones), dy: ones };
     const { weightGrad } = runRule(ruleOf(topK({ keep: 0.5, minK: 1 })), operands, openScope(clockAt(0), 0));
     expect([...weightGrad]).toEqual([4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
   });
 
   describe.each(GEOMETRIES)("by 'weights' at %s", (_title, geometry) => {
-    const axis = geometry.kind === 'conv2d' ? 2 : 0;
+    const axis = geometry.slides ? 2 : 0;
     const method = topK({ keep: 0.5, minK: 1, by: 'weights' });
 
     it('keeps the three inputs whose weights are largest, whatever the inputs are', () => {
@@ -117,19 +111,19 @@ describe('topK', () => {
       // The control: by pairs it does turn.
       const pairs = ruleOf(topK({ keep: 0.5, minK: 1 }));
       const turned = runRule(pairs, { ...operands, x: tf.mul(operands.x, factors) }, openScope(clockAt(0), 0));
-      expect([...(sampledSlices(turned.plan)?.indices ?? [])]).not.toEqual(expected);
+      expect(selectionIn(turned.plan).indices).not.toEqual(expected);
     });
 
     it('dW is zero outside of what the plan says, and not inside', () => {
       const { w, ...rest } = makeOperands(geometry);
       const { weightGrad, plan } = runRule(ruleOf(method), { w, ...rest }, openScope(clockAt(0), 0));
       const filled = norms(tf.tensor(weightGrad, w.shape), axis).flatMap((norm, i) => (norm > 0 ? [i] : []));
-      expect(filled).toEqual([...sampledSlices(plan)!.indices]);
+      expect(sampledSlices(plan)?.indices).toEqual(Int32Array.from(filled));
     });
   });
 
   it('only a plan whose dW is sparse says so', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     const slices = (options: TopKOptions): unknown =>
       sampledSlices(runRule(ruleOf(topK(options)), operands, openScope(clockAt(0), 0)).plan);
     expect(slices({ keep: 0.5, minK: 1 })).toBeDefined();
@@ -139,23 +133,23 @@ describe('topK', () => {
   });
 
   it('a layer that is used twice says the channels of both calls', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     const rule = ruleOf(topK({ keep: 0.2, minK: 1 }));
+    const site = makeSite(operands);
     const scope = openScope(clockAt(0), 0);
-    const planned = [1, 4].map((big) => {
-      const call = makeCall(operands, scope);
+    const planned = [1, 4].map((big, use) => {
       const x = tf.oneHot(tf.tensor1d([big, big], 'int32'), 6).toFloat();
-      scope.plans.set(call.site.name, rule.plan?.(call, x, operands.w));
-      return [...sampledSlices(scope.plans.get(call.site.name))!.indices];
+      scope.plans.set(site, rule.plan?.(makeCall(site, scope, use), x, operands.w));
+      return sampledSlices(scope.plans.get(site))?.indices;
     });
-    expect(planned).toEqual([[1], [1, 4]]);
+    expect(planned).toEqual([Int32Array.of(1), Int32Array.of(1, 4)]);
     // Inputs of zeros leave nothing to choose by: that call is exact, and the sum of both dense.
-    const dense = openScope(clockAt(0), 0);
-    for (const x of [tf.zeros([2, 6]), tf.ones([2, 6])]) {
-      const call = makeCall(operands, dense);
-      dense.plans.set(call.site.name, rule.plan?.(call, x, operands.w));
+    const exact = openScope(clockAt(0), 0);
+    for (const [use, x] of [tf.zeros([2, 6]), tf.ones([2, 6])].entries()) {
+      exact.plans.set(site, rule.plan?.(makeCall(site, exact, use), x, operands.w));
     }
-    expect(sampledSlices(dense.plans.get('site'))).toBeUndefined();
+    expect(exact.plans.has(site)).toBe(true);
+    expect(sampledSlices(exact.plans.get(site))).toBeUndefined();
   });
 
   it('refuses to choose by weights where there are none', () => {
@@ -164,7 +158,7 @@ describe('topK', () => {
   });
 
   it('is biased, and fails the check that the unbiased methods pass', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     const scores = (['through', 'backward', 'blackBox'] as const).flatMap((mode) =>
       scoresOf(topK, mode, operands, 5, 1),
     );

@@ -1,6 +1,7 @@
 import { checkChoice, FrugalError, type Method } from '@frugal/core';
 import { samplingMethod, type SamplingOptions } from './rule.js';
 import { chooseTop } from './selection.js';
+import { chooseTopOnDevice } from './selection-device.js';
 
 /** Options of {@link topK}. */
 export interface TopKOptions extends SamplingOptions {
@@ -25,6 +26,9 @@ const SOURCE =
  * With `by: 'weights'`, the multi-node form of the paper, the k largest |B_i| are kept. It does not look at A, so it errs more
  * where inputs differ in size, and a NaN in an input that is not chosen does not show in this product.
  *
+ * On an engine where reading takes time, as the tensorflow engine, the choice is made there, from norms in float32: weights
+ * closer than their rounding may change places.
+ *
  * Cost against exact: k/n of the multiply-adds of each sampled product, plus one pass over both operands for the norms; by
  * weights over one.
  *
@@ -44,5 +48,8 @@ export function topK(options: TopKOptions): Method {
       "topK: expected mode 'through' or 'blackBox' with by 'weights' but received 'backward', whose dW has no weights to choose by. Drop one of the two.",
     );
   }
-  return samplingMethod({ name: 'topK', source: SOURCE, unbiased: false, by, choose: chooseTop }, rest);
+  return samplingMethod(
+    { name: 'topK', source: SOURCE, unbiased: false, by, choose: chooseTop, device: chooseTopOnDevice },
+    rest,
+  );
 }

@@ -1,8 +1,8 @@
-import { clockAt, openScope, type Selection, useEngine } from '@frugal/core';
+import { clockAt, dense, openScope, selectionOf, useEngine } from '@frugal/core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type SamplingOptions, samplingMethod } from './rule.js';
 import { chooseUniform } from './selection.js';
-import { allScores, expectUnbiased, makeOperands, ruleOf, runRule } from './testing/products.js';
+import { allScores, expectUnbiased, makeOperands, ruleOf, runRule, selectionIn } from './testing/products.js';
 import { uniform } from './uniform.js';
 
 beforeAll(async () => {
@@ -22,7 +22,7 @@ describe('uniform', () => {
           source: '',
           unbiased: false,
           by: 'none',
-          choose: (w, k, random) => ({ indices: chooseUniform(w.length, k, random).indices }),
+          choose: (w, k, random) => selectionOf(chooseUniform(w.length, k, random).indices),
         },
         options,
       );
@@ -30,13 +30,13 @@ describe('uniform', () => {
   });
 
   it('keeps exactly k distinct indices, whatever the operands, all with the scale n/k', () => {
-    const operands = makeOperands({ kind: 'dense' });
+    const operands = makeOperands(dense);
     for (let step = 0; step < 20; step++) {
       const { plan } = runRule(ruleOf(uniform({ keep: 0.34, minK: 1 })), operands, openScope(clockAt(step), 1));
-      const { indices, scales } = (plan as { selection: Selection }).selection;
+      const { size, indices, scales } = selectionIn(plan);
       // ⌊6·0.34⌋ = 2
-      expect([new Set(indices).size, indices.length]).toEqual([2, 2]);
-      expect([...(scales as Float32Array)]).toEqual([3, 3]);
+      expect([new Set(indices).size, indices.length, size]).toEqual([2, 2, 2]);
+      expect(scales).toEqual([3, 3]);
     }
   });
 });

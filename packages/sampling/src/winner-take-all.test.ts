@@ -1,4 +1,4 @@
-import { useEngine } from '@frugal/core';
+import { selectionOf, useEngine } from '@frugal/core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { columnRow } from './column-row.js';
 import { type SamplingOptions, samplingMethod } from './rule.js';
@@ -29,7 +29,7 @@ describe('winnerTakeAll', () => {
           source: '',
           unbiased: false,
           by: 'pairs',
-          choose: (w, k, random) => ({ indices: chooseWinners(inclusionProbabilities(w, k), k, random).indices }),
+          choose: (w, k, random) => selectionOf(chooseWinners(inclusionProbabilities(w, k), k, random).indices),
         },
         options,
       );

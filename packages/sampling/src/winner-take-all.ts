@@ -1,6 +1,7 @@
 import type { Method } from '@frugal/core';
 import { samplingMethod, type SamplingOptions } from './rule.js';
 import { chooseWinners, inclusionProbabilities } from './selection.js';
+import { chooseWinnersOnDevice } from './selection-device.js';
 
 const SOURCE =
   'Liu et al.: Winner-Take-All Column Row Sampling for Memory Efficient Adaptation of Language Model, NeurIPS 2023, arXiv 2305.15265';
@@ -12,6 +13,9 @@ const SOURCE =
  * with |C| minimising (1 − P_C)/(k − |C|). A pair lowers that bound as long as (k − |C|)·w_i ≥ Σ of what is left, so C is
  * what the water-filling of {@link bernoulli} makes certain, and the scale of a drawn pair is 1/(its inclusion probability).
  * Unbiased for each product; the variance is (S_R² − |R|²)/(k − |C|) for the sum R of the other pairs, S_R = Σ of their w_i.
+ *
+ * On an engine where reading takes time, as the tensorflow engine, winners and draws are found there: each draw is multiplied
+ * for itself.
  *
  * Cost against exact: at most k/n of the multiply-adds of each sampled product, plus one pass over both operands. The paper
  * samples only dW, over the batch: `mode: 'backward'`.
@@ -27,6 +31,7 @@ export function winnerTakeAll(options: SamplingOptions): Method {
       unbiased: true,
       by: 'pairs',
       choose: (weights, k, random) => chooseWinners(inclusionProbabilities(weights, k), k, random),
+      device: chooseWinnersOnDevice,
     },
     options,
   );

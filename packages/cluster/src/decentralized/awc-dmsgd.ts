@@ -1,5 +1,4 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 
 /**
  * Decentralized momentum SGD, adapt while combining: the average does not wait for the gradient,
@@ -9,10 +8,9 @@ import { combine } from './recursion.js';
  * All are vectors of P numbers, the weights of a rank. Biased as DmSGD and somewhat more: with full gradients the limit
  * solves (I − W)x = −γ/(1 − β)·∇f(x). Sends 4P bytes to each neighbour a step. State: `awcDmsgd/velocity/<weight>`.
  *
- * Defaults: β = 0.9, λ = 0. Source: the baseline AWC-DmSGD of arXiv 2104.11981, BlueFog's AdaptWithCombine. Must be the last
- * link of a chain. Any topology.
+ * Defaults: β = 0.9, λ = 0. Source: the baseline AWC-DmSGD of arXiv 2104.11981, BlueFog's AdaptWithCombine. An `update` link. Any topology.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  */
 export function awcDmsgd(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(
@@ -20,7 +18,7 @@ export function awcDmsgd(options: MomentumOptions): DecentralizedLink {
       name: 'awcDmsgd',
       momentum: 0.9,
       slots: ['velocity'],
-      async iterate({ x, g, state: { velocity }, rate, momentum, mix }) {
+      async iterate({ x, g, state: { velocity }, rate, momentum, combine, mix }) {
         combine(velocity, momentum, velocity, 1, g);
         await mix(x);
         combine(x, 1, x, -rate, velocity);

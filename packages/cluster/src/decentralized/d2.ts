@@ -1,12 +1,12 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine, type Recursion } from './recursion.js';
+import type { Recursion } from './recursion.js';
 import { forExactDiffusion } from './requirements.js';
 
 /** Exact Diffusion along a velocity m ← β m + c·g, c a function of β: what D² and EDM share. */
 export function exactDiffusion(gain: (momentum: number) => number): Recursion<'velocity' | 'correction'> {
   return {
     slots: ['velocity', 'correction'],
-    async iterate({ x, g, state: { velocity, correction }, rate, momentum, mix }) {
+    async iterate({ x, g, state: { velocity, correction }, rate, momentum, combine, mix }) {
       const stepped = g;
       combine(velocity, momentum, velocity, gain(momentum), g);
       combine(stepped, 1, x, -rate, velocity);
@@ -32,9 +32,9 @@ export function exactDiffusion(gain: (momentum: number) => number): Recursion<'v
  * Sends 4P bytes to each neighbour a step. State: `d2/velocity/<weight>` and `d2/correction/<weight>`.
  *
  * Defaults: β = 0, as in the paper, λ = 0; β > 0 is the D²-DmSGD that arXiv 2104.11981 compares with. Source: Tang et al.,
- * arXiv 1803.07068. Must be the last link of a chain.
+ * arXiv 1803.07068. An `update` link.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for a topology that is not symmetric or changes
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for a topology that is not symmetric or changes
  */
 export function d2(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(

@@ -1,5 +1,4 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 
 /**
  * Doubly-averaging decentralized momentum SGD: the velocity is averaged like the weights,
@@ -9,10 +8,9 @@ import { combine } from './recursion.js';
  * All are vectors of P numbers, the weights of a rank. Biased, between DSGD and DmSGD. Sends 8P bytes to each neighbour a
  * step, twice as much as DmSGD. State: `daDmsgd/velocity/<weight>`.
  *
- * Defaults: β = 0.9, λ = 0. Source: Yu, Jin and Yang, arXiv 1905.03817; the baseline DA-DmSGD of arXiv 2104.11981. Must be the
- * last link of a chain. Any topology.
+ * Defaults: β = 0.9, λ = 0. Source: Yu, Jin and Yang, arXiv 1905.03817; the baseline DA-DmSGD of arXiv 2104.11981. An `update` link. Any topology.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  */
 export function daDmsgd(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(
@@ -20,7 +18,7 @@ export function daDmsgd(options: MomentumOptions): DecentralizedLink {
       name: 'daDmsgd',
       momentum: 0.9,
       slots: ['velocity'],
-      async iterate({ x, g, state: { velocity }, rate, momentum, mix }) {
+      async iterate({ x, g, state: { velocity }, rate, momentum, combine, mix }) {
         combine(velocity, momentum, velocity, 1, g);
         combine(x, 1, x, -rate, velocity);
         await mix(x);

@@ -1,5 +1,4 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 import { requireSymmetric } from './requirements.js';
 
 /**
@@ -19,10 +18,9 @@ import { requireSymmetric } from './requirements.js';
  * the theory; they too can drive the ranks apart, `lazy(topology)` is the safer form. Sends 4P bytes to each neighbour a step, as DmSGD. State:
  * `decentlam/velocity/<weight>`, v in units of weights.
  *
- * Defaults: β = 0.9 (the paper), λ = 0. Source: Yuan et al., ICCV 2021, arXiv 2104.11981, Algorithm 2. Must be the last link
- * of a chain.
+ * Defaults: β = 0.9 (the paper), λ = 0. Source: Yuan et al., ICCV 2021, arXiv 2104.11981, Algorithm 2. An `update` link.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for a topology that is not symmetric
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for a topology that is not symmetric
  * @example
  * ```ts
  * decentlam({ learningRate: '0.1 * (1 - t)', topology: symmetricExponential(), weightDecay: 1e-4 });
@@ -35,7 +33,7 @@ export function decentlam(options: MomentumOptions): DecentralizedLink {
       momentum: 0.9,
       slots: ['velocity'],
       prepare: (topology, size) => requireSymmetric('decentlam', topology, size),
-      async iterate({ x, g, state: { velocity }, rate, momentum, rateRatio, mix }) {
+      async iterate({ x, g, state: { velocity }, rate, momentum, rateRatio, combine, mix }) {
         const next = g;
         combine(next, 1, x, -rate, g);
         await mix(next);

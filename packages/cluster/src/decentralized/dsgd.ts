@@ -1,5 +1,4 @@
 import { type DecentralizedLink, type DecentralizedOptions, decentralizedLink } from './link.js';
-import { combine } from './recursion.js';
 
 /**
  * Decentralized SGD, adapt then combine: a rank steps along its own gradient and averages with its neighbours,
@@ -10,10 +9,10 @@ import { combine } from './recursion.js';
  * gradients the limit solves x = W(x − γ∇f(x)), which lies O(γ²b²) from the minimum (squared), b² the mean ‖∇f_i‖² there.
  * Sends 4P bytes to each neighbour a step. No state.
  *
- * Defaults: λ = 0. Source: Lian et al., arXiv 1705.09056; the order of Chen and Sayed (adapt then combine). Must be the last
- * link of a chain. Any topology.
+ * Defaults: λ = 0. Source: Lian et al., arXiv 1705.09056; the order of Chen and Sayed (adapt then combine). An `update`
+ * link. Any topology.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  * @example
  * ```ts
  * dsgd({ learningRate: 0.1, topology: onePeerExponential() });
@@ -24,7 +23,7 @@ export function dsgd(options: DecentralizedOptions): DecentralizedLink {
     {
       name: 'dsgd',
       slots: [],
-      async iterate({ x, g, rate, mix }) {
+      async iterate({ x, g, rate, combine, mix }) {
         combine(x, 1, x, -rate, g);
         await mix(x);
       },

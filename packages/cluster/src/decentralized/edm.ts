@@ -11,9 +11,9 @@ import { forExactDiffusion } from './requirements.js';
  * heterogeneity: with full gradients it converges to the minimum. Needs what `d2` needs, and does the same where λ_min is
  * too low. Sends 4P bytes to each neighbour a step. State: `edm/velocity/<weight>` and `edm/correction/<weight>`.
  *
- * Defaults: β = 0.9, λ = 0. Source: Hu, Chen, Liu and Mao, arXiv 2501.19082. Must be the last link of a chain.
+ * Defaults: β = 0.9, λ = 0. Source: Hu, Chen, Liu and Mao, arXiv 2501.19082. An `update` link.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for a topology that is not symmetric or changes
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for a topology that is not symmetric or changes
  */
 export function edm(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(

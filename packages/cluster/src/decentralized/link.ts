@@ -2,19 +2,22 @@ import {
   checkOptions,
   type Clock,
   type Communicator,
+  fastestSum,
   FrugalError,
   type Hyper,
   hyper,
-  openVectors,
+  type OpenedUpdate,
   type Param,
+  type RunContext,
   type Schedule,
-  type Scope,
   show,
-  weightedSum,
+  unprepared,
+  type UpdateLink,
+  type WeightedSum,
 } from '@frugal/core';
-import type { CountedExchange, ExchangeReport } from '../all-reduce.js';
+import type { ExchangeReport } from '../all-reduce.js';
 import type { Topology } from '../topology/topology.js';
-import { createFlat, type Flat } from './flat.js';
+import { type Flat, openFlat } from './flat.js';
 import { type Mixer, openMixer } from './mixer.js';
 import type { RankVectors, Recursion } from './recursion.js';
 
@@ -24,7 +27,7 @@ export interface DecentralizedOptions {
   readonly learningRate: Hyper;
   /** Who averages with whom. */
   readonly topology: Topology;
-  /** λ ≥ 0: λ·x is added to the gradient before the exchange, not decoupled. Default 0. */
+  /** λ ≥ 0: λ·x is added to the gradient before the exchange, not decoupled: the meaning that it has in `sgd` too. Default 0. */
   readonly weightDecay?: Hyper;
   /** Which weights decay. Default: those of rank ≥ 2, so that biases and gains do not. */
   readonly decay?: (param: Param) => boolean;
@@ -36,29 +39,36 @@ export interface MomentumOptions extends DecentralizedOptions {
   readonly momentum?: Hyper;
 }
 
-/** What a link has sent to other ranks, and between whom. */
+/** What one rank has sent to others in a run, each receiver counted, and between whom. */
 export interface DecentralizedReport extends ExchangeReport {
-  /** The topology in use: the one given, or what the method needs instead. Before the first step, the one given. */
+  /** The topology in use: the one given, or what the method needs instead. Before `prepare`, the one given. */
   readonly topology: string;
 }
 
+/** The recursion of a method at one rank, on plain vectors. */
+export interface OpenedRecursion {
+  /** Settles who averages with whom, and loads what adds. Must be awaited before the first step; later calls do nothing. */
+  prepare(): Promise<void>;
+  /**
+   * One step of this rank, which all ranks make together: moves `x` and `state`, uses up `g`. The gradient is taken as it is,
+   * without weight decay and share.
+   */
+  advance(vectors: RankVectors, clock: Clock): Promise<void>;
+  /** What this rank has sent. */
+  report(): DecentralizedReport;
+}
+
 /**
- * A method of decentralized training: optimizer of a rank and exchange with its neighbours in one, so it must be the last
- * link of a chain. Every rank makes its own, and starts from the same weights. Minimises the mean of the ranks' losses, each
- * weighted by the rank's share of the examples (`scope.share`).
+ * A method of decentralized training: optimizer of a rank and exchange with its neighbours in one. The `update` of a chain,
+ * which has no other; gradient links stand before it, weights links behind it. It moves all weights that it is opened with, as a
+ * weight without gradient takes part in the exchange too. One description serves all ranks, which start from the same weights.
+ * Minimises the mean of the ranks' losses, each weighted by the rank's share of the examples (`scope.share`).
  */
-export interface DecentralizedLink extends CountedExchange {
+export interface DecentralizedLink extends UpdateLink<DecentralizedReport> {
   /** Names of the vectors of its state. */
   readonly slots: readonly string[];
-  /**
-   * One step on plain vectors, what `exchange` runs on the weights: moves `x` and `state`, uses up `g`. The gradient is taken
-   * as it is, without weight decay and share.
-   */
-  advance(vectors: RankVectors, clock: Clock, communicator: Communicator): Promise<void>;
-  /** The values its hyper-parameters have at this step, for logs. */
-  hyperparameters(scope: Pick<Scope, 'clock'>): Record<string, number>;
-  /** Bytes sent to other ranks since the link was made, each receiver counted, and the topology. */
-  report(): DecentralizedReport;
+  /** Opens the recursion alone, for one rank: what a run makes its steps with, on vectors of any kind of problem. */
+  openRecursion(communicator: Communicator): OpenedRecursion;
 }
 
 /** What a method is made of, beside its recursion. */
@@ -122,27 +132,38 @@ function rateRatio(rate: Schedule, clock: Clock, ago: number): number {
   return before === 0 ? 0 : rate(clock) / before;
 }
 
+/** What a recursion needs of its run; there once it is prepared. */
+interface Tools {
+  readonly sum: WeightedSum;
+  readonly mixer: Mixer;
+}
+
+async function loadTools<Slot extends string>(
+  design: Design<Slot>,
+  given: Topology,
+  communicator: Communicator,
+): Promise<Tools> {
+  const topology = design.prepare ? await design.prepare(given, communicator.size) : given;
+  const sum = await fastestSum();
+  return { sum, mixer: openMixer(topology, communicator, sum) };
+}
+
 /** Runs a recursion on the vectors of a rank, and counts what it sends. */
-function openRunner<Slot extends string>(
+function openRecursion<Slot extends string>(
   design: Design<Slot>,
   given: Topology,
   { learningRate, momentum }: Settings,
-): Pick<DecentralizedLink, 'advance' | 'report'> {
-  // Each made at its first step, when the number of ranks is known.
-  const mixers = new Map<Communicator, Mixer>();
-  const mixerOf = async (communicator: Communicator): Promise<Mixer> => {
-    const known = mixers.get(communicator);
-    if (known) return known;
-    const topology = design.prepare ? await design.prepare(given, communicator.size) : given;
-    const mixer = openMixer(topology, communicator);
-    mixers.set(communicator, mixer);
-    return mixer;
-  };
+  communicator: Communicator,
+): OpenedRecursion {
+  let tools: Tools | undefined;
   let steps = 0;
   let fullBytes = 0;
   return {
-    async advance({ x, g, state }, clock, communicator) {
-      const mixer = await mixerOf(communicator);
+    async prepare() {
+      tools ??= await loadTools(design, given, communicator);
+    },
+    async advance({ x, g, state }, clock) {
+      const { sum, mixer } = tools ?? unprepared(design.name);
       await design.iterate({
         x,
         g,
@@ -151,6 +172,7 @@ function openRunner<Slot extends string>(
         rate: learningRate(clock),
         momentum: momentum(clock),
         rateRatio: (ago) => rateRatio(learningRate, clock, ago),
+        combine: (into, a, first, b, second) => sum(into, [a, b], [first, second]),
         mix: (values) => mixer.mix(values, clock.step),
         average: (values) => mixer.average(values),
       });
@@ -158,9 +180,8 @@ function openRunner<Slot extends string>(
       fullBytes += x.byteLength;
     },
     report() {
-      const used = [...mixers.values()];
-      const bytes = used.reduce((sum, mixer) => sum + mixer.sent(), 0);
-      const topology = (used[0]?.topology ?? given).name;
+      const bytes = tools?.mixer.sent() ?? 0;
+      const topology = (tools?.mixer.topology ?? given).name;
       return { topology, steps, bytes, bytesPerStep: steps === 0 ? 0 : bytes / steps, fullBytes };
     },
   };
@@ -170,45 +191,73 @@ function openRunner<Slot extends string>(
  * g ← n·share·g, so that the mean of the ranks' losses is the mean over all examples where parts of a batch differ in size;
  * then g ← g + λ·x where weights decay.
  */
-function prepareGradient(flat: Flat, { x, g }: RankVectors, weight: number, decay: (param: Param) => number): void {
+function prepareGradient(
+  flat: Flat,
+  { x, g }: RankVectors,
+  weight: number,
+  decay: (param: Param) => number,
+  sum: WeightedSum,
+): void {
   flat.each((param, start, end) => {
     const lambda = decay(param);
     if (weight === 1 && lambda === 0) return;
     const part = g.subarray(start, end);
-    weightedSum(part, [weight, lambda], [part, x.subarray(start, end)]);
+    sum(part, [weight, lambda], [part, x.subarray(start, end)]);
   });
 }
 
-/** Makes the link of a method: flattens weights and state, runs its recursion, and returns ΔW. */
+/** Opens a link for one run: flattens weights and state, runs the recursion, and moves the weights to where it ends. */
+function openLink(
+  { name, slots }: Pick<DecentralizedLink, 'name' | 'slots'>,
+  { weightDecay, decays }: Settings,
+  recursion: OpenedRecursion,
+  { params, communicator }: RunContext,
+): OpenedUpdate<DecentralizedReport> {
+  const flat = openFlat(name, slots, params);
+  let sum: WeightedSum | undefined;
+  return {
+    async prepare() {
+      await recursion.prepare();
+      sum = await fastestSum();
+    },
+    async apply(gradients, { clock, share }) {
+      const adding = sum ?? unprepared(name);
+      const vectors = await flat.load(gradients);
+      const lambda = weightDecay(clock);
+      prepareGradient(flat, vectors, communicator.size * share, (param) => (decays(param) ? lambda : 0), adding);
+      await recursion.advance(vectors, clock);
+      flat.store(vectors);
+    },
+    state: () => flat.state(),
+    report: () => recursion.report(),
+    dispose: () => flat.dispose(),
+  };
+}
+
+/** Makes the link of a method. Throws `CONFIG` for bad options. */
 export function decentralizedLink<Slot extends string>(
   design: Design<Slot>,
   options: MomentumOptions,
 ): DecentralizedLink {
   const settings = settle(design, options);
-  const { learningRate, momentum, weightDecay, decays } = settings;
-  const { advance, report } = openRunner(design, options.topology, settings);
-  const flat = createFlat(design.name, design.slots);
-  return {
-    kind: 'exchange',
+  const { learningRate, momentum, weightDecay } = settings;
+  const moving = design.momentum !== undefined;
+  const decaying = (options.weightDecay ?? 0) !== 0;
+  const link: DecentralizedLink = {
+    kind: 'update',
     name: design.name,
+    exchanges: true,
     slots: design.slots,
-    advance,
-    init: (params) => flat.init(params),
-    async exchange(updates, params, { clock, share }, communicator) {
-      await openVectors();
-      const vectors = await flat.load(updates, params);
-      const lambda = weightDecay(clock);
-      prepareGradient(flat, vectors, communicator.size * share, (param) => (decays(param) ? lambda : 0));
-      await advance(vectors, clock, communicator);
-      return flat.store(vectors);
-    },
-    state: () => flat.state(),
-    hyperparameters: ({ clock }) => ({
-      learningRate: learningRate(clock),
-      ...(design.momentum !== undefined && { momentum: momentum(clock) }),
-      ...((options.weightDecay ?? 0) !== 0 && { weightDecay: weightDecay(clock) }),
+    rateOf: () => learningRate,
+    openRecursion: (communicator) => openRecursion(design, options.topology, settings, communicator),
+    open: (context) => ({
+      ...openLink(link, settings, link.openRecursion(context.communicator), context),
+      hyperparameters: ({ clock }) => ({
+        learningRate: learningRate(clock),
+        ...(moving && { momentum: momentum(clock) }),
+        ...(decaying && { weightDecay: weightDecay(clock) }),
+      }),
     }),
-    report,
-    dispose: () => flat.dispose(),
   };
+  return link;
 }

@@ -1,4 +1,4 @@
-import { type Communicator, FrugalError, weightedSum } from '@frugal/core';
+import { type Communicator, FrugalError, type WeightedSum } from '@frugal/core';
 import { checkWeights, neighbours, type Neighbours, type Topology } from '../topology/topology.js';
 import type { Vector } from './recursion.js';
 
@@ -14,15 +14,24 @@ export interface Mixer {
   sent(): number;
 }
 
-/** Σ_j w_ij·values_j into `values`: in the order of ranks and rounded once, so that equal rows of W give equal bits. */
-function sumOver(values: Vector, received: readonly Vector[], rank: number, { self, from }: Neighbours): void {
+/** Weights and parts of Σ_j w_ij·values_j in the order of ranks, so that equal rows of W give equal bits. */
+function termsOf(
+  values: Vector,
+  received: readonly Vector[],
+  rank: number,
+  { self, from }: Neighbours,
+): readonly [weights: number[], parts: Vector[]] {
   const before = from.filter((neighbour) => neighbour.rank < rank).length;
   const weights = from.map(({ weight }) => weight).toSpliced(before, 0, self);
-  weightedSum(values, weights, [...received.slice(0, before), values, ...received.slice(before)]);
+  return [weights, [...received.slice(0, before), values, ...received.slice(before)]];
 }
 
-/** Makes the mixer of one rank; checks all weights of a period. Throws `CONFIG`. */
-export function openMixer(topology: Topology, communicator: Communicator): Mixer {
+/**
+ * Makes the mixer of one rank; checks all weights of a period. Throws `CONFIG`.
+ *
+ * @param sum - what adds, rounding once
+ */
+export function openMixer(topology: Topology, communicator: Communicator, sum: WeightedSum): Mixer {
   const { rank, size } = communicator;
   const rounds = Array.from({ length: topology.period(size) }, (_, step) => {
     const weights = topology.weights(size, step);
@@ -37,7 +46,7 @@ export function openMixer(topology: Topology, communicator: Communicator): Mixer
       if (!round) throw new FrugalError('CONFIG', `${topology.name}: expected a step from 0 but received ${step}.`);
       const peers = { to: round.to, from: round.from.map((neighbour) => neighbour.rank) };
       const received = await communicator.exchange<Vector>(values, peers);
-      sumOver(values, received, rank, round);
+      sum(values, ...termsOf(values, received, rank, round));
       bytes += round.to.length * values.byteLength;
     },
     async average(values) {

@@ -1,5 +1,4 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 
 /**
  * Momentum Tracking: each rank steps along an estimate y of the mean velocity of all ranks,
@@ -12,9 +11,9 @@ import { combine } from './recursion.js';
  *
  * The authors' code starts m and c from the difference of the first gradient to its mean over all ranks; here both start at
  * zero, which needs no all-reduce and has the same limit. Defaults: β = 0.9, λ = 0. Source: Takezawa et al., TMLR 2023, arXiv
- * 2209.15505. Must be the last link of a chain. Any topology.
+ * 2209.15505. An `update` link. Any topology.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  */
 export function momentumTracking(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(
@@ -22,7 +21,7 @@ export function momentumTracking(options: MomentumOptions): DecentralizedLink {
       name: 'momentumTracking',
       momentum: 0.9,
       slots: ['velocity', 'correction'],
-      async iterate({ x, g, state: { velocity, correction }, rate, momentum, mix }) {
+      async iterate({ x, g, state: { velocity, correction }, rate, momentum, combine, mix }) {
         const tracked = g;
         combine(velocity, momentum, velocity, 1, g);
         combine(tracked, 1, velocity, -1, correction);

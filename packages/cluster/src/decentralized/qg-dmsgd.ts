@@ -1,5 +1,4 @@
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 
 /**
  * Quasi-global momentum: the velocity follows what the rank has really moved, its neighbours included,
@@ -11,10 +10,10 @@ import { combine } from './recursion.js';
  * Biased: with full gradients the limit is that of DSGD(γ) for every β. Sends 4P bytes to each neighbour a step. State:
  * `qgDmsgd/velocity/<weight>`, v in units of weights.
  *
- * Defaults: β = 0.9 for both uses (the paper's μ = β), λ = 0. Source: Lin et al., arXiv 2102.04761, Algorithm 1. Must be the
- * last link of a chain.
+ * Defaults: β = 0.9 for both uses (the paper's μ = β), λ = 0. Source: Lin et al., arXiv 2102.04761, Algorithm 1. An
+ * `update` link.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  */
 export function qgDmsgd(options: MomentumOptions): DecentralizedLink {
   return decentralizedLink(
@@ -22,7 +21,7 @@ export function qgDmsgd(options: MomentumOptions): DecentralizedLink {
       name: 'qgDmsgd',
       momentum: 0.9,
       slots: ['velocity'],
-      async iterate({ x, g, state: { velocity }, rate, momentum, rateRatio, mix }) {
+      async iterate({ x, g, state: { velocity }, rate, momentum, rateRatio, combine, mix }) {
         const next = g;
         combine(velocity, momentum * rateRatio(1), velocity, 0, velocity);
         combine(next, -1, velocity, -rate, g);

@@ -1,4 +1,4 @@
-import { type FloatVector, weightedSum } from '@frugal/core';
+import type { FloatVector } from '@frugal/core';
 
 /** All weights of a rank one after the other: float32 in training, float64 in simulation. */
 export type Vector = FloatVector;
@@ -29,6 +29,8 @@ export interface Iteration<Slot extends string = string> {
   readonly momentum: number;
   /** γ / γ of so many iterations ago: what turns an old displacement into one of today. 0 where that γ was 0. */
   rateRatio(ago: number): number;
+  /** into ← a·x + b·y, element by element. `into` may be x or y. */
+  combine(into: Vector, a: number, x: Vector, b: number, y: Vector): void;
   /** Replaces the contents of `values` by Σ_j w_ij·values_j. */
   mix(values: Vector): Promise<void>;
   /** Replaces the contents of `values` by their mean over all ranks. */
@@ -41,9 +43,4 @@ export interface Recursion<Slot extends string = string> {
   readonly slots: readonly Slot[];
   /** Makes one iteration. */
   iterate(at: Iteration<Slot>): Promise<void>;
-}
-
-/** into ← a·x + b·y, element by element. `into` may be x or y. */
-export function combine(into: Vector, a: number, x: Vector, b: number, y: Vector): void {
-  weightedSum(into, [a, b], [x, y]);
 }

@@ -1,6 +1,6 @@
 import { checkInteger, clockAt } from '@frugal/core';
 import { localCluster } from '../local.js';
-import type { DecentralizedLink } from './link.js';
+import type { DecentralizedLink, DecentralizedReport, OpenedRecursion } from './link.js';
 import type { RankVectors } from './recursion.js';
 
 /** Options of {@link simulate}. */
@@ -15,11 +15,13 @@ export interface SimulateOptions {
   readonly total?: number;
   /** Called after each step with the weights of all ranks, which are borrowed; `false` stops. */
   readonly observe?: (weights: readonly Float64Array[], step: number) => boolean | undefined;
+  /** Called at the end with what each rank has sent, in the order of ranks. */
+  readonly report?: (reports: readonly DecentralizedReport[]) => void;
 }
 
 /**
  * Runs a link on plain functions in float64, all ranks in lockstep: for convex examples with a known answer, and for
- * figures that float32 would blur. The link keeps no state of it.
+ * figures that float32 would blur. Each rank opens the recursion of the link for itself.
  *
  * @returns the weights of each rank at the end
  * @throws FrugalError as the link does
@@ -35,9 +37,11 @@ export interface SimulateOptions {
  * ```
  */
 export async function simulate(link: DecentralizedLink, options: SimulateOptions): Promise<Float64Array[]> {
-  const { start, gradient, steps, total = steps, observe } = options;
+  const { start, gradient, steps, total = steps, observe, report } = options;
   checkInteger('simulate', 'steps', steps, { min: 0 });
   const { communicators } = localCluster(start.length, { timeoutSeconds: 0 });
+  const recursions = communicators.map((communicator) => link.openRecursion(communicator));
+  await Promise.all(recursions.map((recursion) => recursion.prepare()));
   const ranks: RankVectors<Float64Array>[] = start.map((values) => ({
     x: Float64Array.from(values),
     g: new Float64Array(values.length),
@@ -47,13 +51,13 @@ export async function simulate(link: DecentralizedLink, options: SimulateOptions
   for (let step = 0; step < steps; step++) {
     const clock = clockAt(step, total);
     await Promise.all(
-      communicators.map((communicator, rank) => {
-        const vectors = ranks[rank] as RankVectors<Float64Array>;
+      ranks.map((vectors, rank) => {
         vectors.g.set(gradient(rank, vectors.x, step));
-        return link.advance(vectors, clock, communicator);
+        return (recursions[rank] as OpenedRecursion).advance(vectors, clock);
       }),
     );
     if (observe?.(weights, step) === false) break;
   }
+  report?.(recursions.map((recursion) => recursion.report()));
   return weights;
 }

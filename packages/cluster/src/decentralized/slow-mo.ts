@@ -1,7 +1,6 @@
 import { checkInteger, checkNumber } from '@frugal/core';
 import { dmsgdRecursion } from './dmsgd.js';
 import { type DecentralizedLink, decentralizedLink, type MomentumOptions } from './link.js';
-import { combine } from './recursion.js';
 
 /** Options of {@link slowMo}. */
 export interface SlowMoOptions extends MomentumOptions {
@@ -26,9 +25,9 @@ export interface SlowMoOptions extends MomentumOptions {
  * `slowMo/velocity/<weight>`, `slowMo/anchor/<weight>` (a), `slowMo/slow/<weight>` (s).
  *
  * Defaults: τ = 48, β_s = 0.5, α = 1, as in torchdistx's SlowMomentumOptimizer; β = 0.9, λ = 0. Source: Wang et al., ICLR 2020,
- * arXiv 1910.00643, Algorithm 1. Must be the last link of a chain. Any topology.
+ * arXiv 1910.00643, Algorithm 1. An `update` link. Any topology.
  *
- * @throws FrugalError `CONFIG` for bad options, and at the first step for weights that are not doubly stochastic
+ * @throws FrugalError `CONFIG` for bad options, and before the first step for weights that are not doubly stochastic
  */
 export function slowMo(options: SlowMoOptions): DecentralizedLink {
   const every = checkInteger('slowMo', 'every', options.every ?? 48, { min: 1 });
@@ -45,7 +44,7 @@ export function slowMo(options: SlowMoOptions): DecentralizedLink {
       known: ['every', 'slowMomentum', 'slowLearningRate'],
       slots: ['velocity', 'anchor', 'slow'],
       async iterate(at) {
-        const { x, step, rateRatio, average } = at;
+        const { x, step, rateRatio, combine, average } = at;
         const { anchor, slow } = at.state;
         if (step % every === 0) anchor.set(x);
         await dmsgdRecursion.iterate(at);

@@ -1,4 +1,4 @@
-import { FrugalError, type Numbers, type Peers } from '@frugal/core';
+import { fastestSum, FrugalError, type Numbers, type Peers, type WeightedSum } from '@frugal/core';
 import { agrees, describe, type Operation } from '../operation.js';
 import { complete } from './complete.js';
 
@@ -58,6 +58,8 @@ interface State {
   readonly groups: Group[];
   readonly ended: Set<number>;
   readonly tellFailure: (error: FrugalError) => void;
+  /** Loaded by the first reduction, once. */
+  sum: Promise<WeightedSum> | undefined;
   failure: FrugalError | undefined;
 }
 
@@ -149,12 +151,12 @@ function join(state: State, group: Group, member: number, arrival: Arrival): voi
   const wrong = mismatch(state, group, meeting, member);
   if (wrong !== undefined) return refuse(state, wrong);
   if (meeting.arrivals.includes(undefined)) return checkEnded(state, group, meeting);
-  const refusal = complete(meeting.arrivals as Arrival[], (members) =>
+  const open = (members: readonly number[]): Group =>
     openGroup(
       state,
       members.map((index) => group.ranks[index] as number),
-    ),
-  );
+    );
+  const refusal = complete(meeting.arrivals as Arrival[], open, () => (state.sum ??= fastestSum()));
   if (refusal !== undefined) return refuse(state, `at operation ${ordinal}${within(group, state.size)} ${refusal}`);
   clearTimeout(meeting.timer);
   group.meetings.delete(ordinal);
@@ -164,7 +166,15 @@ function join(state: State, group: Group, member: number, arrival: Arrival): voi
 export function openCluster(size: number, timeoutSeconds: number): Cluster {
   let tellFailure: (error: FrugalError) => void = () => undefined;
   const failed = new Promise<FrugalError>((resolve) => (tellFailure = resolve));
-  const state: State = { size, timeoutSeconds, groups: [], ended: new Set(), tellFailure, failure: undefined };
+  const state: State = {
+    size,
+    timeoutSeconds,
+    groups: [],
+    ended: new Set(),
+    tellFailure,
+    sum: undefined,
+    failure: undefined,
+  };
   return {
     size,
     failed,

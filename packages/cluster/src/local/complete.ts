@@ -1,4 +1,4 @@
-import type { Numbers } from '@frugal/core';
+import type { Numbers, WeightedSum } from '@frugal/core';
 import { arrayLike, reduceInOrder } from '../numbers.js';
 import type { Arrival, Group } from './cluster.js';
 
@@ -10,11 +10,12 @@ export interface Seat {
 
 const valuesOf = (arrivals: readonly Arrival[]): Numbers[] => arrivals.map(({ values }) => values as Numbers);
 
-function allReduce(arrivals: readonly Arrival[]): void {
+async function allReduce(arrivals: readonly Arrival[], fastest: () => Promise<WeightedSum>): Promise<void> {
   const parts = valuesOf(arrivals);
+  const sum = await fastest();
   const first = parts[0] as Numbers;
   const result = arrayLike(first, first.length);
-  reduceInOrder(parts, arrivals[0]?.operation.reduction ?? 'sum', result);
+  reduceInOrder(parts, arrivals[0]?.operation.reduction ?? 'sum', result, sum);
   arrivals.forEach(({ resolve }, member) => {
     parts[member]?.set(result);
     resolve(undefined);
@@ -72,17 +73,20 @@ function split(arrivals: readonly Arrival[], open: (members: readonly number[]) 
 }
 
 /**
- * Carries out an operation that all members of a group have called, and resolves their promises.
+ * Carries out an operation that all members of a group have called, and resolves their promises: at once, but for a
+ * reduction, which waits for what adds.
  *
+ * @param fastest - what adds floats
  * @returns what is wrong between the ranks, in ranks of this group, if something is
  */
 export function complete(
   arrivals: readonly Arrival[],
   open: (members: readonly number[]) => Group,
+  fastest: () => Promise<WeightedSum>,
 ): string | undefined {
   const kind = arrivals[0]?.operation.kind;
   if (kind === 'exchange') return exchange(arrivals);
-  if (kind === 'allReduce') allReduce(arrivals);
+  if (kind === 'allReduce') void allReduce(arrivals, fastest);
   else if (kind === 'allGather') allGather(arrivals);
   else if (kind === 'broadcast') broadcast(arrivals);
   else if (kind === 'split') split(arrivals, open);

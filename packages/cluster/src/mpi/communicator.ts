@@ -44,14 +44,15 @@ const equalCounts = (size: number, count: number): Int32Array =>
 
 function* allReduce(context: Context, group: Group, values: Numbers, reduction: Reduction): Steps {
   const { lib, memory } = context;
-  if (context.inRankOrder && reduction === 'sum') {
+  const { sumInRankOrder } = context;
+  if (sumInRankOrder && reduction === 'sum') {
     const length = values.length;
     const { gathered, offsets } = yield* gather(context, group, values, equalCounts(group.size, length), true);
     const parts = Array.from({ length: group.size }, (_, rank) => {
       const start = offsets[rank] ?? 0;
       return gathered.subarray(start, start + length);
     });
-    reduceInOrder(parts, reduction, values);
+    reduceInOrder(parts, reduction, values, sumInRankOrder);
     memory.release(gathered);
     return undefined;
   }

@@ -1,4 +1,4 @@
-import { FrugalError } from '@frugal/core';
+import { FrugalError, type WeightedSum } from '@frugal/core';
 import { describe, type Operation } from '../operation.js';
 import type { Memory } from './memory.js';
 import type { Handle, MpiLib } from './mpi-lib.js';
@@ -9,8 +9,8 @@ export interface Context {
   readonly lib: MpiLib;
   readonly memory: Memory;
   readonly progress: Progress;
-  /** Are sums added in the order of ranks, at the cost of memory and time? */
-  readonly inRankOrder: boolean;
+  /** Adds floats where sums are made in the order of ranks, at the cost of memory and time; absent where MPI adds. */
+  readonly sumInRankOrder: WeightedSum | undefined;
   /** Do ranks compare what they call before they do it? */
   readonly verify: boolean;
   /** All that were opened; the first is the whole. */

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { useEngine } from '@frugal/core';
 import { toySgd } from '@frugal/core/testing';
-import { allReduce } from '../all-reduce.js';
+import { allReduce, type ExchangeReport } from '../all-reduce.js';
 import { mpi } from '../mpi.js';
 import { sampledAllReduce } from '../sampled-all-reduce.js';
 import { handTrain } from './data-parallel.js';
@@ -20,13 +20,15 @@ const links = {
 };
 const results: Record<string, unknown> = {};
 for (const [name, link] of Object.entries(links)) {
+  let report: ExchangeReport | undefined;
   const weights = await handTrain(world, {
     steps: 4,
     parts: [5, 7],
     methods: () => (name === 'sampled' ? [largestWeights(0.4)] : []),
     links: () => [link, toySgd(0.05, 0.9)],
+    end: (run) => (report = run.of(link)),
   });
-  results[name] = { weights, report: link.report() };
+  results[name] = { weights, report };
 }
 writeFileSync(join(folder, `${world.rank}.json`), JSON.stringify(results));
 await world.close();

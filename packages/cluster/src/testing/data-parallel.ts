@@ -2,15 +2,15 @@ import {
   attach,
   type Attachment,
   batches,
-  chain,
   clockAt,
   type Communicator,
   crossEntropy,
   type Dataset,
+  type Link,
   type Method,
+  openChain,
   type Scope,
   slice,
-  type Transform,
 } from '@frugal/core';
 import { toyImages, toyModel, weightsOf } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
@@ -21,12 +21,14 @@ export interface HandRun {
   /** How many examples of each step's batch each rank has. */
   readonly parts: readonly number[];
   /** The links of one rank. */
-  readonly links: () => readonly Transform[];
+  readonly links: () => readonly Link[];
   readonly methods?: () => readonly Method[];
   readonly model?: () => tf.LayersModel;
   readonly data?: Dataset;
   /** Looks at a rank after each step. */
   readonly after?: (rank: number, step: number, model: tf.LayersModel) => void;
+  /** Asks the run of a rank at its end. */
+  readonly end?: (attachment: Attachment) => void;
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
@@ -52,8 +54,8 @@ export async function handTrain(communicator: Communicator, run: HandRun): Promi
   const batch = sum(parts);
   const model = (run.model ?? toyModel)();
   const attachment = attach(model, ...(run.methods?.() ?? []));
-  const links = chain(run.links());
-  links.init(attachment.params);
+  const links = openChain('handTrain', run.links(), { ...attachment.context, communicator });
+  await links.prepare();
   const first = sum(parts.slice(0, rank));
   const own = parts[rank] as number;
   for (let step = 0; step < run.steps; step++) {
@@ -61,9 +63,10 @@ export async function handTrain(communicator: Communicator, run: HandRun): Promi
     const scope: Scope = { ...opened, share: own / batch };
     const start = (step * batch) % (data.length - batch + 1);
     const gradients = gradientsOf(model, attachment, slice(data, start + first, start + first + own));
-    await links.applyAsync(new Map(Object.entries(gradients)), attachment.params, scope, communicator);
+    await links.applyAsync(new Map(Object.entries(gradients)), scope);
     run.after?.(rank, step, model);
   }
+  run.end?.(attachment);
   const weights = weightsOf(model);
   links.dispose();
   attachment.detach();

@@ -1,16 +1,8 @@
-import {
-  contraction,
-  type Method,
-  type Rule,
-  type SampledSlices,
-  squaredNorms,
-  putSlices,
-  takeSlices,
-} from '@frugal/core';
+import { type Method, putSlices, type Rule, squaredNorms, takeSlices } from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
 
 interface Plan {
-  readonly sampled?: SampledSlices;
+  readonly sampled?: { readonly axis: number; readonly indices: Int32Array };
 }
 
 const resized = (shape: readonly number[], axis: number, n: number): number[] => [...shape].with(axis, n);
@@ -25,7 +17,7 @@ export function largestWeights(keep: number, minK = 2): Method {
     bias: 'biased',
     accepts: (site) => site.role === 'hidden',
     plan({ site }, _x, w) {
-      const axis = contraction(site.geometry, 'forward').right;
+      const axis = site.geometry.contractions.forward.right;
       const norms = [...squaredNorms(w, axis).dataSync()];
       const k = Math.max(Math.floor(norms.length * keep), minK);
       if (k >= norms.length) return {};
@@ -33,24 +25,24 @@ export function largestWeights(keep: number, minK = 2): Method {
       return { sampled: { axis, indices: Int32Array.from(order.slice(0, k)).sort() } };
     },
     operands({ site, plan }, x, w) {
-      const { left, right } = contraction(site.geometry, 'forward');
+      const { left, right } = site.geometry.contractions.forward;
       const indices = plan?.sampled?.indices;
       return indices ? [takeSlices(x, left, { indices }), takeSlices(w, right, { indices })] : [x, w];
     },
     inputGrad({ site, plan, exact }, dy, w, xShape) {
-      const { left, right } = contraction(site.geometry, 'forward');
+      const { left, right } = site.geometry.contractions.forward;
       const indices = plan?.sampled?.indices;
       if (!indices) return exact.inputGrad(dy, w, xShape);
       const dx = exact.inputGrad(dy, takeSlices(w, right, { indices }), resized(xShape, left, indices.length));
       return putSlices(dx, left, xShape[left]!, { indices });
     },
     weightGrad({ site, plan, exact }, x, dy, wShape): tf.Tensor {
-      const { left, right } = contraction(site.geometry, 'forward');
+      const { left, right } = site.geometry.contractions.forward;
       const indices = plan?.sampled?.indices;
       if (!indices) return exact.weightGrad(x, dy, wShape);
       const dw = exact.weightGrad(takeSlices(x, left, { indices }), dy, resized(wShape, right, indices.length));
       return putSlices(dw, right, wShape[right]!, { indices });
     },
   };
-  return { name: 'largestWeights', source: 'test', rule: rule as Rule };
+  return { name: 'largestWeights', source: 'test', open: () => ({ rule: rule as Rule }) };
 }

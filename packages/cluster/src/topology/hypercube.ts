@@ -11,7 +11,7 @@ const dimensions = (size: number): number => 31 - Math.clz32(size);
  * a disagreement that two steps in a row wipe out (λ = 0) and the third does not touch (λ = 1) is driven up by momentum, by 1.05 a
  * step for 8 ranks and β = 0.9; with λ = ½ it falls by √β.
  *
- * @throws FrugalError `CONFIG` at the first step for another number of ranks
+ * @throws FrugalError `CONFIG` before the first step for another number of ranks
  */
 export function onePeerHypercube(): Topology {
   const name = 'one-peer hypercube';

@@ -40,7 +40,8 @@ export function conv2d(options: Conv2dOptions): Geometry {
     products: exact,
     multiplyAdds,
     operandOf: (x) => ({ x, restore: (y) => y }),
-    gramOfInputs: (x, [height = 1, width = 1], ones) => gram(x, { ones, window: { ...options, size: [height, width] } }),
+    gramOfInputs: (x, [height = 1, width = 1], ones) =>
+      gram(x, { ones, window: { ...options, size: [height, width] } }),
     exampleGradients({ x, dy, wShape, count, bias }) {
       const outputs = wShape.at(-1) as number;
       const matrices = Array.from({ length: count }, (_, i) => {

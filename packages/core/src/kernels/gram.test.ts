@@ -23,7 +23,11 @@ function axisOf(size: number, window: number, stride: number, pad: 'same' | 'val
 }
 
 /** The patches of x, element by element. */
-function patchesOf(x: Float32Array, [batch, height, width, channels]: Shape, { size, strides, pad }: Window): number[][] {
+function patchesOf(
+  x: Float32Array,
+  [batch, height, width, channels]: Shape,
+  { size, strides, pad }: Window,
+): number[][] {
   const [rows, top] = axisOf(height, size[0], strides[0], pad);
   const [columns, left] = axisOf(width, size[1], strides[1], pad);
   const pixel = (image: number, i: number, j: number): number[] => {

@@ -6,7 +6,7 @@ import { batchNorm } from './batch-norm.js';
 import { biasActivation } from './bias-activation.js';
 import { softmaxCrossEntropy } from './cross-entropy.js';
 import { dropout } from './dropout.js';
-import { putSlices, squaredNorms, takeSlices } from './slices.js';
+import { putSlices, selectionOf, squaredNorms, takeSlices } from './slices.js';
 import { adamUpdate, movingAverage, sgdUpdate } from './update.js';
 
 const normals = (n: number, seed: number): Float32Array =>
@@ -162,6 +162,56 @@ await describeEngines('kernels', () => {
     });
   });
 
+  it.each([
+    [[4, 6], 0],
+    [[4, 6], 1],
+    [[2, 3, 4, 6], 3],
+    [[3, 3, 6, 5], 2],
+    [[6, 2, 2, 3], 0],
+  ])('slices of %o along axis %i by an index tensor are those by an array', (shape, axis) => {
+    tf.tidy(() => {
+      const x = tensor(shape, 11);
+      const n = shape[axis]!;
+      const host = selectionOf(Int32Array.of(0, 2, 3), Float32Array.of(1, 2, -0.5));
+      expect(host.size).toBe(3);
+      const onEngine = {
+        size: 3,
+        indices: tf.tensor1d(host.indices, 'int32'),
+        scales: tf.tensor1d(host.scales!),
+      };
+      const taken = takeSlices(x, axis, host);
+      const other = takeSlices(x, axis, onEngine);
+      expect(other.shape).toEqual(taken.shape);
+      expect(relativeError(other.dataSync(), taken.dataSync())).toBe(0);
+      const back = putSlices(taken, axis, n, host);
+      const again = putSlices(taken, axis, n, onEngine);
+      expect(again.shape).toEqual(shape);
+      expect(relativeError(again.dataSync(), back.dataSync())).toBe(0);
+      // Factors may be on the engine where indices are not.
+      const mixed = { indices: host.indices, scales: onEngine.scales };
+      expect(relativeError(takeSlices(x, axis, mixed).dataSync(), taken.dataSync())).toBe(0);
+    });
+  });
+
+  it('slices of one index, where a tensor repeats it, add up; an array must ascend', () => {
+    tf.tidy(() => {
+      const x = tf.tensor2d([1, 10, 100, 2, 20, 200], [2, 3]);
+      const twice = { size: 3, indices: tf.tensor1d([3, 1, 3], 'int32'), scales: tf.tensor1d([1, 1, 0.5]) };
+      expect([...putSlices(x, 1, 4, twice).dataSync()]).toEqual([0, 10, 0, 51, 0, 20, 0, 102]);
+      const rows = { size: 2, indices: tf.tensor1d([2, 2], 'int32') };
+      expect([...putSlices(x, 0, 3, rows).dataSync()]).toEqual([0, 0, 0, 0, 0, 0, 3, 30, 300]);
+      expect([...takeSlices(x, 1, { indices: tf.tensor1d([2, 0, 2], 'int32') }).dataSync()]).toEqual([
+        100, 1, 100, 200, 2, 200,
+      ]);
+      for (const wrong of [
+        [2, 1, 0],
+        [0, 1, 1],
+      ]) {
+        expect(() => putSlices(x, 1, 4, selectionOf(Int32Array.from(wrong)))).toThrow(/expected ascending indices/);
+      }
+    });
+  });
+
   it('dropout keeps about 1 − rate, scaled, the same for a seed, with the same mask in the gradient', () => {
     tf.tidy(() => {
       const x = tf.ones([100, 100]);
@@ -198,7 +248,31 @@ await describeEngines('kernels', () => {
     expect(plain.dataSync()[1]).toBeCloseTo(1.8, 6);
     movingAverage(plain, tf.zeros([2]), 0.75);
     expect(plain.dataSync()[0]).toBeCloseTo(1.35, 6);
+    // Coupled: h = 1 + 0.5·1.35 = 1.675
+    sgdUpdate(plain, tf.ones([2]), undefined, { ...hyper, coupledDecay: 0.5 });
+    expect(plain.dataSync()[0]).toBeCloseTo(1.35 - 0.1675, 6);
     tf.dispose([g, w, v, plain]);
+  });
+
+  it.each([false, true])('decays a weight coupled as if λ·w were in the gradient (Nesterov: %s)', (nesterov) => {
+    const numbers = { learningRate: 0.1, momentum: 0.9, nesterov, weightDecay: 0.02 };
+    const [w, by, v, vBy] = [1, 1, 2, 2].map((seed) => tf.tidy(() => tf.variable(tensor([70], seed)))) as [
+      tf.Variable,
+      tf.Variable,
+      tf.Variable,
+      tf.Variable,
+    ];
+    for (let step = 0; step < 5; step++) {
+      tf.tidy(() => {
+        const g = tensor([70], 10 + step);
+        sgdUpdate(by, tf.add(g, tf.mul(by, 0.3)), vBy, numbers);
+        sgdUpdate(w, g, v, { ...numbers, coupledDecay: 0.3 });
+      });
+    }
+    // Five roundings of float32.
+    expect(relativeError(w.dataSync(), by.dataSync())).toBeLessThan(2e-6);
+    expect(relativeError(v.dataSync(), vBy.dataSync())).toBeLessThan(2e-6);
+    tf.dispose([w, by, v, vBy]);
   });
 
   it('updates a weight without touching a tensor that shares its memory, nor an array a user holds', () => {
@@ -254,6 +328,8 @@ await describeEngines('kernels', () => {
         putSlices(x, 0, 9, { indices: Int32Array.of(1, 2, 3, 8) });
         squaredNorms(x, 0);
         dropout(x, 0.5, 1);
+        const selection = { indices: tf.tensor1d([1, 1], 'int32'), scales: tf.ones<tf.Rank.R1>([2]) };
+        putSlices(takeSlices(x, 1, selection), 1, 6, selection);
         tf.grad((v) => tf.sum(batchNorm(v, tf.ones([6]), tf.zeros([6]), { epsilon: 1e-3, activation: 'relu' }).y))(x);
       });
     run();

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FrugalError } from '../errors.js';
 import { stream } from '../rng.js';
 import { type LinearAlgebra, NotPositiveDefiniteError } from './algebra.js';
-import { linearAlgebra } from './linear-algebra.js';
+import { linearAlgebra, unprepared } from './linear-algebra.js';
 import { type Matrix, toMatrix, toTensor } from './matrix.js';
 
 const matrix = (rows: number, columns: number, element: (i: number, j: number) => number): Matrix => ({
@@ -405,25 +405,15 @@ describe('linearAlgebra', () => {
   });
 });
 
-describe('openedAlgebra', () => {
-  it('names its owner before anything was opened, and then returns what linearAlgebra found', async () => {
-    vi.resetModules();
-    const fresh = await import('./linear-algebra.js');
-    // Of the fresh modules, as the class of its error is: compared by its code.
-    expect(() => fresh.openedAlgebra('kfac')).toThrow(
+describe('what is used before it was prepared', () => {
+  it('says so with CONFIG, its owner and the remedy', () => {
+    expect(() => unprepared('kfac')).toThrow(
       expect.objectContaining({
         code: 'CONFIG',
         message:
-          'kfac: expected linear algebra to be open. Call await useEngine(), or await linearAlgebra(), before the first step.',
+          'kfac: expected to be prepared before its first step. Await optimizer.prepare() before model.fit, or prepare() of what was opened.',
       }),
     );
-    // One that was asked for by name is nobody else's choice.
-    await fresh.linearAlgebra('ml-matrix');
-    expect(() => fresh.openedAlgebra('kfac')).toThrow(/kfac/);
-    const first = await fresh.linearAlgebra();
-    expect(fresh.openedAlgebra('kfac')).toBe(first);
-    const second = await fresh.linearAlgebra();
-    expect(fresh.openedAlgebra('kfac')).toBe(second);
   });
 });
 

@@ -3,22 +3,31 @@ import {
   type Attachment,
   clockAt,
   type Dataset,
-  type LocalTransform,
   type Method,
+  type OpenedMethod,
   stream,
   train,
+  type UpdateLink,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 
 /** Plain gradient descent: the optim package is not a dependency of this one. */
-export const descent = (rate = 0.1): LocalTransform => ({
-  kind: 'local',
+export const descent = (rate = 0.1): UpdateLink => ({
+  kind: 'update',
   name: 'descent',
-  init: () => undefined,
-  update: (updates) => new Map([...updates].map(([name, gradient]) => [name, tf.mul(gradient, -rate)])),
-  state: () => new Map(),
-  dispose: () => undefined,
+  rateOf: () => () => rate,
+  open: ({ params }) => ({
+    apply(gradients) {
+      for (const { name, value } of params) {
+        const gradient = gradients.get(name);
+        if (gradient) value.assign(tf.add(value, tf.mul(gradient, -rate)));
+      }
+    },
+  }),
 });
+
+/** A method of these parts, which need no state of a run. */
+export const methodOf = (parts: OpenedMethod = {}): Method => ({ name: 'parts', source: 'test', open: () => parts });
 
 /** A chain of dense layers with seeded weights. */
 export function mlp(widths: readonly number[], activation: 'linear' | 'tanh' | 'relu', end = 'softmax'): tf.Sequential {

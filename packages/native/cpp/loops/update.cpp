@@ -4,59 +4,65 @@
 namespace frugal {
 namespace {
 
-template <bool HasMomentum, bool Nesterov>
+// One weight: h joins the gradient and its coupled decay, the velocity follows h, and the weight moves.
+template <bool HasMomentum, bool Nesterov, bool Coupled>
+struct SgdStep {
+  float rate, momentum, decay, coupled;
+
+  explicit SgdStep(const SgdArgs& args)
+      : rate(args.learningRate), momentum(args.momentum), decay(args.learningRate * args.weightDecay),
+        coupled(args.coupledDecay) {}
+
+  inline void operator()(float& w, float* v, float g) const {
+    const float h = Coupled ? g + coupled * w : g;
+    float direction = h;
+    if (HasMomentum) {
+      const float velocity = momentum * *v + h;
+      *v = velocity;
+      direction = Nesterov ? h + momentum * velocity : velocity;
+    }
+    w = w - rate * direction - decay * w;
+  }
+};
+
+template <bool HasMomentum, bool Nesterov, bool Coupled>
 void sgdLoop(const SgdArgs& args) {
+  const SgdStep<HasMomentum, Nesterov, Coupled> step(args);
   float* w = args.w;
   float* v = args.v;
   const float* g = args.g;
-  const float rate = args.learningRate, momentum = args.momentum, decay = args.learningRate * args.weightDecay;
   inParallel(args.size, args.size, 16, [=](Index begin, Index end, int) {
 #pragma omp simd
-    for (Index i = begin; i < end; i++) {
-      float direction = g[i];
-      if (HasMomentum) {
-        const float velocity = momentum * v[i] + g[i];
-        v[i] = velocity;
-        direction = Nesterov ? g[i] + momentum * velocity : velocity;
-      }
-      w[i] = w[i] - rate * direction - decay * w[i];
-    }
+    for (Index i = begin; i < end; i++) step(w[i], HasMomentum ? v + i : nullptr, g[i]);
   });
 }
 
 // One row: with its gradient, or with none (g is null), which is a gradient of zeros that nobody reads.
-template <bool HasMomentum, bool Nesterov>
+template <bool HasMomentum, bool Nesterov, bool Coupled>
 void sgdRow(const SgdArgs& args, float* w, float* v, const float* g) {
-  const float rate = args.learningRate, momentum = args.momentum, decay = args.learningRate * args.weightDecay;
+  const SgdStep<HasMomentum, Nesterov, Coupled> step(args);
+  const float rate = step.rate, momentum = step.momentum, decay = step.decay;
   const Index columns = args.columns;
-  if (g == nullptr && !HasMomentum) {
-    if (decay == 0) return;
+  if (g != nullptr) {
 #pragma omp simd
-    for (Index i = 0; i < columns; i++) w[i] = w[i] - decay * w[i];
-    return;
-  }
-  if (g == nullptr) {
+    for (Index i = 0; i < columns; i++) step(w[i], HasMomentum ? v + i : nullptr, g[i]);
+  } else if (Coupled) {
+#pragma omp simd
+    for (Index i = 0; i < columns; i++) step(w[i], HasMomentum ? v + i : nullptr, 0.0f);
+  } else if (HasMomentum) {
 #pragma omp simd
     for (Index i = 0; i < columns; i++) {
       const float velocity = momentum * v[i];
       v[i] = velocity;
       w[i] = w[i] - rate * (Nesterov ? momentum * velocity : velocity) - decay * w[i];
     }
-    return;
-  }
+  } else if (decay != 0) {
 #pragma omp simd
-  for (Index i = 0; i < columns; i++) {
-    float direction = g[i];
-    if (HasMomentum) {
-      const float velocity = momentum * v[i] + g[i];
-      v[i] = velocity;
-      direction = Nesterov ? g[i] + momentum * velocity : velocity;
-    }
-    w[i] = w[i] - rate * direction - decay * w[i];
+    for (Index i = 0; i < columns; i++) w[i] = w[i] - decay * w[i];
   }
 }
 
-template <bool HasMomentum, bool Nesterov>
+template <bool HasMomentum, bool Nesterov, bool Coupled>
 void sgdRows(const SgdArgs& args) {
   const Index columns = args.columns;
   inParallel(args.size / columns, args.size, 1, [=](Index begin, Index end, int) {
@@ -67,16 +73,22 @@ void sgdRows(const SgdArgs& args) {
       if (args.chosen == nullptr) g = args.g + row * columns;
       else if (next < args.chosenCount && args.chosen[next] == row) g = args.g + next++ * columns;
       float* w = args.w + row * columns;
-      sgdRow<HasMomentum, Nesterov>(args, w, HasMomentum ? args.v + row * columns : nullptr, g);
+      sgdRow<HasMomentum, Nesterov, Coupled>(args, w, HasMomentum ? args.v + row * columns : nullptr, g);
       if (args.norms != nullptr) args.norms[row] = static_cast<float>(FRUGAL_ISA::sumOfSquares(w, columns));
     }
   });
 }
 
+template <bool HasMomentum, bool Nesterov, bool Coupled>
+void sgdShaped(const SgdArgs& args) {
+  if (args.columns > 0) sgdRows<HasMomentum, Nesterov, Coupled>(args);
+  else sgdLoop<HasMomentum, Nesterov, Coupled>(args);
+}
+
 template <bool HasMomentum, bool Nesterov>
 void sgdAny(const SgdArgs& args) {
-  if (args.columns > 0) sgdRows<HasMomentum, Nesterov>(args);
-  else sgdLoop<HasMomentum, Nesterov>(args);
+  if (args.coupledDecay != 0) sgdShaped<HasMomentum, Nesterov, true>(args);
+  else sgdShaped<HasMomentum, Nesterov, false>(args);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ interface SgdAttrs {
   readonly momentum: number;
   readonly nesterov: boolean;
   readonly weightDecay: number;
+  readonly coupledDecay: number;
 }
 
 interface AdamInputs {
@@ -61,7 +62,7 @@ export function registerUpdate(registry: Registry): void {
   registry.custom<SgdInputs, SgdAttrs>('FrugalSgd', (backend, { w, g, v }, attrs) => {
     const state = v ?? undefined;
     if (!sameSizes(w, g, state ?? w)) return undefined;
-    const { learningRate, momentum, nesterov, weightDecay } = attrs;
+    const { learningRate, momentum, nesterov, weightDecay, coupledDecay } = attrs;
     const entry = backend.data.peek(w.dataId);
     const { norms = null } = entry;
     const { values, created } = targetsOf(backend, state === undefined ? [w] : [w, state]);
@@ -70,7 +71,7 @@ export function registerUpdate(registry: Registry): void {
     const byRows = pending !== undefined || norms !== null;
     const columns = byRows ? sizeOf(w.shape) / (w.shape[0] as number) : 0;
     const gradient = pending === undefined ? backend.floats(g) : backend.floats(pending.rows);
-    const hyper = [learningRate, momentum, nesterov ? 1 : 0, weightDecay] as const;
+    const hyper = [learningRate, momentum, nesterov ? 1 : 0, weightDecay, coupledDecay] as const;
     backend.addon.sgd(weights, gradient, velocity, ...hyper, columns, pending?.indices ?? null, norms);
     if (norms !== null) {
       // Where the data were shared, the norms are now those of the copy.

@@ -83,7 +83,7 @@ interface Update {
   readonly state: readonly string[];
 }
 
-const sgd = { learningRate: 0.1, momentum: 0.9, nesterov: false, weightDecay: 0.01 };
+const sgd = { learningRate: 0.1, momentum: 0.9, nesterov: false, weightDecay: 0.01, coupledDecay: 0 };
 const adam = {
   learningRate: 0.01,
   beta1: 0.9,
@@ -98,23 +98,20 @@ const UPDATES: Update[] = [
   { kernel: 'FrugalSgd', attrs: sgd, state: [] },
   { kernel: 'FrugalSgd', attrs: sgd, state: ['v'] },
   { kernel: 'FrugalSgd', attrs: { ...sgd, nesterov: true }, state: ['v'] },
+  { kernel: 'FrugalSgd', attrs: { ...sgd, coupledDecay: 0.3 }, state: [] },
+  { kernel: 'FrugalSgd', attrs: { ...sgd, coupledDecay: 0.3, nesterov: true }, state: ['v'] },
   { kernel: 'FrugalAdam', attrs: adam, state: ['m', 'v'] },
 ];
 
 /** New values of the weights and of each state, in double precision. */
-function reference(
-  { kernel, state }: Update,
-  nesterov: boolean,
-  w: Float32Array,
-  g: Float32Array,
-  s: Float32Array[],
-): number[][] {
+function reference({ kernel, state, attrs }: Update, w: Float32Array, g: Float32Array, s: Float32Array[]): number[][] {
   const out: number[][] = [w, ...state].map(() => []);
   for (let i = 0; i < w.length; i++) {
-    const [old, up] = [w[i]!, g[i]!];
+    const old = w[i]!;
+    const up = g[i]! + Number(attrs['coupledDecay'] ?? 0) * old;
     if (kernel === 'FrugalSgd') {
       const v = state.length === 0 ? up : sgd.momentum * s[0]![i]! + up;
-      const d = state.length > 0 && nesterov ? up + sgd.momentum * v : v;
+      const d = state.length > 0 && attrs['nesterov'] === true ? up + sgd.momentum * v : v;
       out[0]![i] = old - sgd.learningRate * d - sgd.learningRate * sgd.weightDecay * old;
       if (state.length > 0) out[1]![i] = v;
     } else {
@@ -150,7 +147,7 @@ function updates(): void {
 
   it.each(UPDATES)('$kernel of $state, in place', (update) => {
     const names = ['w', ...update.state];
-    const want = reference(update, update.attrs['nesterov'] === true, w, g, states);
+    const want = reference(update, w, g, states);
     make(update, true);
     const engine = registerNative();
     engine.resetCounters();
@@ -159,7 +156,7 @@ function updates(): void {
     close(names, want);
   });
   it.each(UPDATES)('$kernel of $state leaves arrays that users hold', (update) => {
-    const want = reference(update, update.attrs['nesterov'] === true, w, g, states);
+    const want = reference(update, w, g, states);
     make(update, false);
     const [before, copies] = [tensors['w']!.dataSync(), [w, ...states].map((v) => v.slice())];
     const held = before.slice();
@@ -175,7 +172,7 @@ function updates(): void {
   });
   it.each(UPDATES)('$kernel of $state gives new tensors when data are shared', (update) => {
     const names = ['w', ...update.state];
-    const want = reference(update, update.attrs['nesterov'] === true, w, g, states);
+    const want = reference(update, w, g, states);
     for (const shared of names) {
       make(update, true);
       const olds = names.map((name) => tensors[name]!.dataSync().slice());

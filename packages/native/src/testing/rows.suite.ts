@@ -39,14 +39,17 @@ function pendingRows(): void {
     }));
 
   it.each([
-    [0, false, 0],
-    [0, false, 0.1],
-    [0.9, false, 0],
-    [0.9, false, 0.01],
-    [0.9, true, 0.01],
+    [0, false, 0, 0],
+    [0, false, 0.1, 0],
+    [0, false, 0, 0.1],
+    [0.9, false, 0, 0],
+    [0.9, false, 0.01, 0],
+    [0.9, true, 0.01, 0],
+    [0.9, false, 0, 0.05],
+    [0.9, true, 0.01, 0.05],
   ])(
-    'update weights as the whole gradient does (momentum %f, Nesterov %s, decay %f)',
-    (momentum, nesterov, weightDecay) =>
+    'update weights as the whole gradient does (momentum %f, Nesterov %s, decay %f, coupled %f)',
+    (momentum, nesterov, weightDecay, coupledDecay) =>
       onNative(() => {
         const results = [true, false].map((byRows) => {
           const [w, v] = [variable(1), variable(2)];
@@ -56,7 +59,7 @@ function pendingRows(): void {
               runKernel(
                 'FrugalSgd',
                 { w, g, ...(momentum > 0 && { v }) },
-                { learningRate: 0.1, momentum, nesterov, weightDecay },
+                { learningRate: 0.1, momentum, nesterov, weightDecay, coupledDecay },
               );
             });
           }
@@ -112,7 +115,7 @@ function rowNorms(): void {
       const fresh = runKernel(
         'FrugalSgd',
         { w, g, v },
-        { learningRate: 0.1, momentum: 0.9, nesterov: false, weightDecay: 0.01 },
+        { learningRate: 0.1, momentum: 0.9, nesterov: false, weightDecay: 0.01, coupledDecay: 0 },
       );
       if (fresh[0] !== undefined) w.assign(fresh[0]);
     });
@@ -141,7 +144,7 @@ function rowNorms(): void {
           void runKernel(
             'FrugalSgd',
             { w, g: tf.onesLike(w) },
-            { learningRate: 0.1, momentum: 0, nesterov: false, weightDecay: 0 },
+            { learningRate: 0.1, momentum: 0, nesterov: false, weightDecay: 0, coupledDecay: 0 },
           ),
       );
       const second = channels();

@@ -27,8 +27,9 @@ export interface EnkfOptions extends EnsembleOptions {
  * counted P times. Defaults: J = 100, s = 0.3 around the model's weights. Biased for finite J and for nonlinear models.
  *
  * Cost per step: J forward passes, and O(N²·(J + P) + P·N·J) for N ≤ J, else O(N·J² + P·J²) with a J×J system; J copies
- * of the weights. No backward pass. Run it by `train` with `optimizer: []`; it makes the whole step, so an optimizer, a
- * rule or an observer beside it does nothing. Checkpoints hold the ensemble; `report()` begins anew on a resume.
+ * of the weights. No backward pass. Run it by `train` with `optimizer: []`; it makes the whole step, so a
+ * rule or an observer beside it does nothing, and an optimizer is refused. Checkpoints hold the ensemble; the report begins
+ * anew on a resume.
  *
  * With the whole data set in each batch and many epochs it is ensemble Kalman inversion (EKI), an optimiser: `momentum`
  * and `dropout` are for that.
@@ -45,13 +46,13 @@ export interface EnkfOptions extends EnsembleOptions {
  *
  * Source: Chen et al. 2020, arXiv 2010.02626; Evensen 1994; Burgers et al. 1998.
  *
- * @throws `CONFIG` for an unknown option or a value outside its range; while training, for a model of several inputs or
- * outputs and for localisation that is too large; `SHAPE`, `NON_FINITE`, `COMMUNICATION`
+ * @throws `CONFIG` for an unknown option or a value outside its range; when a run opens it, for a model of several inputs or
+ * outputs; while training, for localisation that is too large; `SHAPE`, `NON_FINITE`, `COMMUNICATION`
  * @example
  * ```ts
- * const method = enkf({ model, observationNoise: 0.05 });
- * await train(model, sine().train, { methods: [method], optimizer: [], epochs: 1, batchSize: 1 });
- * const { mean, standardDeviation } = method.predict(xs);
+ * const method = enkf({ observationNoise: 0.05 });
+ * const report = await train(model, sine().train, { methods: [method], optimizer: [], epochs: 1, batchSize: 1 });
+ * const { mean, standardDeviation } = report.of(method).predict(xs);
  * ```
  */
 export function enkf(options: EnkfOptions): EnsembleMethod {
@@ -60,5 +61,5 @@ export function enkf(options: EnkfOptions): EnsembleMethod {
   const momentum =
     lambda === undefined ? undefined : hyper('enkf', 'momentum', lambda, { min: 0, max: 1, belowMax: true });
   const source = 'Chen et al. 2020, arXiv 2010.02626';
-  return ensembleMethod({ name: 'enkf', source, alpha: () => 1, momentum }, options);
+  return ensembleMethod({ name: 'enkf', source, openAlpha: () => () => 1, momentum }, options);
 }

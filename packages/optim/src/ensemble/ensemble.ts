@@ -5,26 +5,32 @@ import {
   type LinearAlgebra,
   linearAlgebra,
   openScope,
+  type RunContext,
   type Schedule,
   type Scope,
-  type StepMethod,
+  type Step,
   type StepReport,
+  unprepared,
+  type WholeStep,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { correct, correlationRatio, meanOf, meanSquare, spreadOf } from './diagnosis.js';
 import { type ForwardPlan, planForward, predictions } from './forward.js';
-import { makeMembers, type Members } from './members.js';
+import { type Members, openMembers, useStacked } from './members.js';
 import { type EnsembleMethod, type EnsembleOptions, type EnsembleReport, type Settings, settle } from './options.js';
 import { checksum, gatherPredictions, shareOf } from './ranks.js';
 import { analyse } from './solve.js';
 import { type Start, startOf } from './start.js';
 
+/** α of a step; throws when the step does not fit the method. */
+export type Alpha = (batch: Batch, scope: Scope) => number;
+
 /** What tells one ensemble method from another. */
 export interface Recipe {
   readonly name: string;
   readonly source: string;
-  /** α of this step; throws when the step does not fit the method. */
-  alpha(batch: Batch, scope: Scope): number;
+  /** Opens α for one run. */
+  openAlpha(): Alpha;
   /** λ of Nesterov's momentum. */
   readonly momentum?: Schedule | undefined;
 }
@@ -37,24 +43,50 @@ const DIAGNOSED = 16;
  */
 const SPURIOUS = 1.5;
 
-type Account = { -readonly [K in keyof EnsembleReport]: EnsembleReport[K] } & { spread: number[]; warnings: string[] };
+type Account = { -readonly [K in keyof Omit<EnsembleReport, 'predict'>]: EnsembleReport[K] } & {
+  spread: number[];
+  warnings: string[];
+};
 
-/** The step that both methods make. */
-class Assimilation implements StepMethod {
-  account: Account;
-  readonly name: string;
-  private readonly settings: Settings;
-  readonly members: Members;
+/** Mean and standard deviation over members of predictions [J, N], as tensors of this shape. */
+function summarise(values: Float64Array, count: number, shape: readonly number[]) {
+  const n = values.length / count;
+  const mean = meanOf(values, count);
+  const square = meanOf(
+    values.map((value, index) => (value - (mean[index % n] as number)) ** 2),
+    count,
+  );
+  const deviation = square.map((value) => Math.sqrt((value * count) / (count - 1)));
+  const tensor = (data: Float64Array): tf.Tensor => tf.tensor(Float32Array.from(data), [...shape]);
+  return { mean: tensor(mean), standardDeviation: tensor(deviation) };
+}
+
+/** What one run of a method has. */
+class Assimilation implements WholeStep {
+  private account: Account;
+  private readonly name: string;
+  private readonly members: Members;
+  private readonly plan: ForwardPlan;
+  private readonly alpha: Alpha;
+  private readonly ranks: Communicator;
   private algebra: LinearAlgebra | undefined;
 
   constructor(
     private readonly recipe: Recipe,
     private readonly options: EnsembleOptions,
+    private readonly settings: Settings,
+    { model, params, communicator }: RunContext,
   ) {
     this.name = recipe.name;
-    this.settings = settle(recipe.name, options);
-    this.members = makeMembers(recipe.name, this.settings.count, recipe.momentum !== undefined);
+    this.plan = planForward(model, params);
+    this.members = openMembers(recipe.name, settings.count, recipe.momentum !== undefined, params);
+    this.alpha = recipe.openAlpha();
+    this.ranks = communicator;
     this.account = this.fresh();
+  }
+
+  async prepare(): Promise<void> {
+    this.algebra ??= await linearAlgebra();
   }
 
   private fresh(): Account {
@@ -63,12 +95,9 @@ class Assimilation implements StepMethod {
     return { members, parameters: 0, ...none, spread: [], warnings: [] };
   }
 
-  plan(): ForwardPlan {
-    return planForward(this.options.model, this.members.params());
-  }
-
   /** Draws the first ensemble at step 0. The scope is one that all ranks share. */
-  private begin(plan: ForwardPlan, scope: Scope): void {
+  private begin(scope: Scope): void {
+    const { plan } = this;
     if (scope.clock.step === 0) {
       this.members.draw(this.settings, scope.random(this.name, 'prior'));
       this.account = this.fresh();
@@ -118,14 +147,14 @@ class Assimilation implements StepMethod {
   }
 
   /** Predictions [to − from, N] of some members, by default of all. */
-  private run(plan: ForwardPlan, xs: tf.Tensor, start: Start, [from, to]: readonly [number, number]): Float64Array {
+  private run(xs: tf.Tensor, start: Start, [from, to]: readonly [number, number]): Float64Array {
     const { count, logits } = this.settings;
     if (from === to) return new Float64Array(0);
     const part = (w: tf.Tensor): tf.Tensor => w.slice([from], [to - from]);
     return this.members.use(
       (stacked) => {
         const own = to - from === count ? stacked : tf.tidy(() => stacked.map(part));
-        const { values } = predictions(plan, xs, own, logits);
+        const { values } = predictions(this.plan, xs, own, logits);
         if (own !== stacked) tf.dispose(own as tf.Tensor[]);
         return values;
       },
@@ -134,27 +163,27 @@ class Assimilation implements StepMethod {
   }
 
   /** Predictions D [J, N] of all members, on every rank. */
-  private async predict(plan: ForwardPlan, batch: Batch, start: Start, ranks?: Communicator): Promise<Float64Array> {
+  private async predict(batch: Batch, start: Start): Promise<Float64Array> {
     const { count } = this.settings;
-    const share = shareOf(count, ranks ?? { rank: 0, size: 1 });
+    const { ranks } = this;
+    const share = shareOf(count, ranks);
     this.account.forwardPassesHere += (batch.xs.shape[0] as number) * (share[1] - share[0]);
-    const own = this.run(plan, batch.xs, start, share);
-    if (!ranks || ranks.size === 1) return own;
+    const own = this.run(batch.xs, start, share);
+    if (ranks.size === 1) return own;
     const seen = checksum(batch.xs.dataSync<'float32'>(), batch.ys.dataSync<'float32'>());
     const ensemble = this.account.analyses === 0 ? checksum(start.members) : 0;
     return gatherPredictions(this.name, ranks, own, { members: count, batch: seen, ensemble });
   }
 
-  async step(batch: Batch, _params: unknown, own: Scope, ranks?: Communicator): Promise<StepReport> {
+  async step({ batch, scope: own }: Step): Promise<StepReport> {
     // Every rank makes the same analysis, so all take the random numbers of rank 0.
     const scope = openScope(own.clock, own.seed);
-    const alpha = this.recipe.alpha(batch, scope);
+    const alpha = this.alpha(batch, scope);
     const { count, variance } = this.settings;
-    const plan = this.plan();
-    this.begin(plan, scope);
+    this.begin(scope);
     const moves = { count, dropout: this.settings.dropout, momentum: this.recipe.momentum };
     const start = startOf(this.members, moves, scope, scope.random(this.name, 'dropout'));
-    const before = await this.predict(plan, batch, start, ranks);
+    const before = await this.predict(batch, start);
     this.check(before, batch.ys, scope.clock.step);
     if (scope.clock.step === 0) this.diagnose(start.tried ?? start.members, before);
     const targets = Float64Array.from(batch.ys.dataSync());
@@ -162,9 +191,14 @@ class Assimilation implements StepMethod {
     const { members: m, tried } = start;
     const { inflation, localisation } = this.options;
     const random = scope.random(this.name, 'noise');
-    this.algebra ??= await linearAlgebra();
     const given = { count, members: m, tried, predictions: before, observations: targets, variance };
-    const done = await analyse(given, { alpha, random, inflation, localisation, algebra: this.algebra });
+    const done = await analyse(given, {
+      alpha,
+      random,
+      inflation,
+      localisation,
+      algebra: this.algebra ?? unprepared(this.name),
+    });
     this.members.write(m);
     const rows = batch.xs.shape[0] as number;
     const account = this.account;
@@ -175,6 +209,26 @@ class Assimilation implements StepMethod {
     return { loss: meanSquare(mean, targets), ...correct(mean, targets, rows) };
   }
 
+  /** What was done so far, with a copy of the ensemble. */
+  report(): EnsembleReport {
+    const { members, plan, account } = this;
+    const { count } = this.settings;
+    const copy = members.copy();
+    return {
+      ...account,
+      spread: [...account.spread],
+      warnings: [...account.warnings],
+      predict(xs) {
+        const { values, shape } = useStacked(members.params, count, copy, (stacked) => predictions(plan, xs, stacked));
+        return summarise(values, count, shape);
+      },
+    };
+  }
+
+  state(): Map<string, tf.Variable> {
+    return this.members.state();
+  }
+
   dispose(): void {
     this.members.dispose();
   }
@@ -182,30 +236,19 @@ class Assimilation implements StepMethod {
 
 /** Makes an {@link EnsembleMethod} of a recipe. */
 export function ensembleMethod(recipe: Recipe, options: EnsembleOptions): EnsembleMethod {
-  const step = new Assimilation(recipe, options);
+  const settings = settle(recipe.name, options);
   return {
     name: recipe.name,
     source: recipe.source,
-    transforms: [step.members.link],
-    step,
-    predict(xs) {
-      const plan = step.plan();
-      const { values, shape } = step.members.use((stacked) => predictions(plan, xs, stacked));
-      const count = step.account.members;
-      const n = values.length / count;
-      const mean = meanOf(values, count);
-      const square = meanOf(
-        values.map((value, index) => (value - (mean[index % n] as number)) ** 2),
-        count,
-      );
-      const deviation = square.map((value) => Math.sqrt((value * count) / (count - 1)));
-      const tensor = (data: Float64Array): tf.Tensor => tf.tensor(Float32Array.from(data), shape);
-      return { mean: tensor(mean), standardDeviation: tensor(deviation) };
+    open(context) {
+      const step = new Assimilation(recipe, options, settings, context);
+      return {
+        step,
+        prepare: () => step.prepare(),
+        state: () => step.state(),
+        report: () => step.report(),
+        dispose: () => step.dispose(),
+      };
     },
-    report: () => ({
-      ...step.account,
-      spread: [...step.account.spread],
-      warnings: [...step.account.warnings],
-    }),
   };
 }

@@ -1,5 +1,5 @@
-import { type Batch, checkNumber, checkOptions, FrugalError, type Scope } from '@frugal/core';
-import { ensembleMethod } from './ensemble.js';
+import { type Batch, checkNumber, checkOptions, FrugalError } from '@frugal/core';
+import { type Alpha, ensembleMethod } from './ensemble.js';
 import { ENSEMBLE_OPTIONS, type EnsembleMethod, type EnsembleOptions } from './options.js';
 
 /** Options of {@link esmda}. */
@@ -42,7 +42,7 @@ function fingerprint({ xs, ys }: Batch): number {
 }
 
 /** α of each step, after checking that each step sees the same, whole data set. */
-function schedule(coefficients: readonly number[]): (batch: Batch, scope: Scope) => number {
+function alphaOf(coefficients: readonly number[]): Alpha {
   let first: number | undefined;
   const whole = 'Set batchSize to at least the length of the data set, and epochs to the number of coefficients.';
   return (batch, { clock }) => {
@@ -76,13 +76,13 @@ function schedule(coefficients: readonly number[]): (batch: Batch, scope: Scope)
  * outputs.
  *
  * Run it by `train` with `batchSize` ≥ the length of the data set, `epochs` = Na and `optimizer: []`; another number of
- * steps, or a part of the data, is refused. It makes the whole step: an optimizer, a rule or an observer beside it does nothing. After each step the
+ * steps, or a part of the data, is refused. It makes the whole step: a rule or an observer beside it does nothing, and an optimizer is refused. After each step the
  * model holds the ensemble mean. Defaults: α = (4, 4, 4, 4), J = 100, s = 0.3 around the model's weights.
  *
  * A `communicator` divides the forward passes over ranks, as {@link enkf} tells.
  *
  * Cost per iteration: J forward passes of the data set and O(N·J² + P·J² + J³); J copies of the weights. Enough
- * iterations of gradient descent reach a lower error; compare `report().forwardPasses`.
+ * iterations of gradient descent reach a lower error; compare `forwardPasses` of the report.
  *
  * Source: Emerick & Reynolds 2013 (ES-MDA); Chen et al. 2020, arXiv 2010.02626 (for networks).
  *
@@ -91,13 +91,13 @@ function schedule(coefficients: readonly number[]): (batch: Batch, scope: Scope)
  * @example
  * ```ts
  * const coefficients = inflationCoefficients([9.333, 7, 4, 2]);
- * const method = esmda({ model, observationNoise: 0.05, coefficients });
+ * const method = esmda({ observationNoise: 0.05, coefficients });
  * await train(model, data, { methods: [method], optimizer: [], epochs: 4, batchSize: data.length });
  * ```
  */
 export function esmda(options: EsmdaOptions): EnsembleMethod {
   checkOptions('esmda', options, [...ENSEMBLE_OPTIONS, 'coefficients']);
-  const alpha = schedule(checkCoefficients(options.coefficients ?? inflationCoefficients(4)));
+  const coefficients = checkCoefficients(options.coefficients ?? inflationCoefficients(4));
   const source = 'Emerick & Reynolds 2013; Chen et al. 2020, arXiv 2010.02626';
-  return ensembleMethod({ name: 'esmda', source, alpha }, options);
+  return ensembleMethod({ name: 'esmda', source, openAlpha: () => alphaOf(coefficients) }, options);
 }

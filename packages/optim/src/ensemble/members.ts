@@ -1,4 +1,4 @@
-import { FrugalError, type LocalTransform, type Param, type Stream } from '@frugal/core';
+import type { Param, Stream } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { columnMeans } from './statistics.js';
 
@@ -10,14 +10,10 @@ export interface Prior {
   readonly spread: number;
 }
 
-/**
- * The members' weights: Variables [J, …weight] while a run lasts, so that checkpoints hold them, and copies after it.
- */
+/** The members' weights in one run: Variables [J, …weight], so that checkpoints hold them. */
 export interface Members {
-  /** The link that makes, saves and frees the Variables. It moves nothing. */
-  readonly link: LocalTransform;
-  /** The parameters they belong to; throws before the first run. */
-  params(): readonly Param[];
+  /** The parameters they belong to. */
+  readonly params: readonly Param[];
   /** Draws the first ensemble. */
   draw(prior: Prior, random: Stream): void;
   /** All weights of all members, M [J, P]. */
@@ -28,41 +24,50 @@ export interface Members {
   write(values: Float64Array): void;
   /** Runs `body` on the stacked weights [J, …], which it borrows: of the members, or of these values [J, P]. */
   use<T>(body: (stacked: readonly tf.Tensor[]) => T, values?: Float64Array): T;
-  /** Forgets the ensemble. */
+  /** A copy of the stacked weights, one array for each parameter, that outlives the run. */
+  copy(): Float32Array[];
+  state(): Map<string, tf.Variable>;
+  /** Frees the Variables. */
   dispose(): void;
 }
 
-class Store {
-  params: readonly Param[] = [];
-  private variables: tf.Variable[] = [];
-  private older: tf.Variable[] = [];
-  private kept: Float32Array[] = [];
+/** Runs `body` on stacked weights [J, …weight] made of arrays, one for each parameter. */
+export function useStacked<T>(
+  params: readonly Param[],
+  count: number,
+  arrays: readonly Float32Array[],
+  body: (stacked: readonly tf.Tensor[]) => T,
+): T {
+  const made = params.map(({ value }, i) => tf.tensor(arrays[i] ?? [], [count, ...value.shape]));
+  try {
+    return body(made);
+  } finally {
+    for (const tensor of made) tensor.dispose();
+  }
+}
+
+class Store implements Members {
+  private readonly variables: tf.Variable[];
+  private readonly older: tf.Variable[];
 
   constructor(
     private readonly owner: string,
     private readonly count: number,
     private readonly keepPrevious: boolean,
-  ) {}
-
-  init(params: readonly Param[]): void {
-    this.dispose();
-    this.params = params;
-    const make = ({ value }: Param): tf.Variable => tf.variable(tf.zeros([this.count, ...value.shape]), false);
+    readonly params: readonly Param[],
+  ) {
+    const make = ({ value }: Param): tf.Variable =>
+      tf.tidy(() => tf.variable(tf.zeros([this.count, ...value.shape]), false));
     this.variables = params.map(make);
-    if (this.keepPrevious) this.older = params.map(make);
-  }
-
-  /** Ends a run: the Variables go, their values stay. */
-  settle(): void {
-    if (this.variables.length > 0) this.kept = this.variables.map((variable) => variable.dataSync<'float32'>().slice());
-    for (const variable of [...this.variables, ...this.older]) variable.dispose();
-    this.variables = [];
-    this.older = [];
+    this.older = keepPrevious ? params.map(make) : [];
   }
 
   dispose(): void {
-    this.settle();
-    this.kept = [];
+    tf.dispose([...this.variables, ...this.older]);
+  }
+
+  copy(): Float32Array[] {
+    return this.variables.map((variable) => variable.dataSync<'float32'>().slice());
   }
 
   state(): Map<string, tf.Variable> {
@@ -71,19 +76,8 @@ class Store {
     return new Map([...named(this.variables, 'members'), ...named(this.older, 'previous')]);
   }
 
-  /** Tensors [J, …weight] of arrays. */
-  private tensors(rows: readonly (Float32Array | undefined)[]): tf.Tensor[] {
-    return this.params.map(({ value }, i) => tf.tensor(rows[i] ?? [], [this.count, ...value.shape]));
-  }
-
   use<T>(body: (stacked: readonly tf.Tensor[]) => T, values?: Float64Array): T {
-    if (!values && this.variables.length > 0) return body(this.variables);
-    const made = this.tensors(values ? this.split(values) : this.kept);
-    try {
-      return body(made);
-    } finally {
-      for (const tensor of made) tensor.dispose();
-    }
+    return values ? useStacked(this.params, this.count, this.split(values), body) : body(this.variables);
   }
 
   private get width(): number {
@@ -127,12 +121,12 @@ class Store {
   write(values: Float64Array): void {
     const means = columnMeans(values, this.count);
     tf.tidy(() => {
-      const made = this.tensors(this.split(values));
+      const rows = this.split(values);
       let start = 0;
       this.params.forEach(({ value }, index) => {
         const now = this.variables[index] as tf.Variable;
         this.older[index]?.assign(now.clone());
-        now.assign(made[index] as tf.Tensor);
+        now.assign(tf.tensor(rows[index] as Float32Array, now.shape));
         value.assign(tf.tensor(Float32Array.from(means.subarray(start, start + value.size)), value.shape));
         start += value.size;
       });
@@ -151,34 +145,7 @@ class Store {
   }
 }
 
-/** Makes the {@link Members} of a method; `keepPrevious` keeps the ensemble before the last analysis too. */
-export function makeMembers(owner: string, count: number, keepPrevious: boolean): Members {
-  const store = new Store(owner, count, keepPrevious);
-  const refuse = (): never => {
-    throw new FrugalError('CONFIG', `${owner} makes the whole step and takes no gradients: run it by train().`);
-  };
-  return {
-    link: {
-      kind: 'local',
-      name: owner,
-      init: (params) => store.init(params),
-      update: refuse,
-      apply: refuse,
-      state: () => store.state(),
-      dispose: () => store.settle(),
-    },
-    params() {
-      if (store.params.length > 0) return store.params;
-      throw new FrugalError('CONFIG', `${owner}: there is no ensemble yet. Run train() first.`);
-    },
-    draw: (prior, random) => store.draw(prior, random),
-    read: () => store.read(),
-    previous: () => store.previous(),
-    write: (values) => store.write(values),
-    use: (body, values) => store.use(body, values),
-    dispose: () => {
-      store.dispose();
-      store.params = [];
-    },
-  };
+/** Makes the {@link Members} of a run; `keepPrevious` keeps the ensemble before the last analysis too. */
+export function openMembers(owner: string, count: number, keepPrevious: boolean, params: readonly Param[]): Members {
+  return new Store(owner, count, keepPrevious, params);
 }

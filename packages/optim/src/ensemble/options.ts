@@ -7,16 +7,13 @@ import {
   type Hyper,
   type Method,
   type Schedule,
-  type StepMethod,
 } from '@frugal/core';
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import type { Prior } from './members.js';
 import { checkInflation, checkLocalisation, type Inflation, type Localisation } from './solve.js';
 
 /** Options that {@link enkf} and {@link esmda} share. */
 export interface EnsembleOptions {
-  /** The model that is trained: one input, one output. Seam 4 hands a method weights, not a forward pass. */
-  readonly model: tf.LayersModel;
   /** J ≥ 2. Default 100. Should exceed the number of parameters where memory allows. */
   readonly members?: number;
   /**
@@ -55,7 +52,6 @@ export interface EnsembleOptions {
 
 /** Names of {@link EnsembleOptions}. */
 export const ENSEMBLE_OPTIONS = [
-  'model',
   'members',
   'observationNoise',
   'spread',
@@ -67,7 +63,7 @@ export const ENSEMBLE_OPTIONS = [
   'log',
 ] as const;
 
-/** What an ensemble method has done in its last run. */
+/** What an ensemble method has done in a run, and the ensemble that it had then. */
 export interface EnsembleReport {
   /** J. */
   readonly members: number;
@@ -96,20 +92,15 @@ export interface EnsembleReport {
   readonly correlationRatio?: number;
   /** What was warned of. */
   readonly warnings: readonly string[];
-}
-
-/** A method that trains an ensemble, and can predict by it. */
-export interface EnsembleMethod extends Method {
-  /** Seam 4. `dispose` forgets the ensemble. */
-  readonly step: StepMethod;
   /**
-   * Mean and standard deviation [B, …] of the members' outputs; both belong to the caller. The mean of predictions is
-   * better than the prediction of the mean weights, which is what the model holds after training.
+   * Mean and standard deviation [B, …] of the members' outputs, also after the run; both belong to the caller. The mean of
+   * predictions is better than the prediction of the mean weights, which is what the model holds after training.
    */
   predict(xs: tf.Tensor): { mean: tf.Tensor; standardDeviation: tf.Tensor };
-  /** What the last run did. */
-  report(): EnsembleReport;
 }
+
+/** A method that trains an ensemble; its report can predict by it. */
+export type EnsembleMethod = Method<EnsembleReport>;
 
 /** {@link EnsembleOptions}, checked. */
 export interface Settings extends Prior {
@@ -123,9 +114,6 @@ export interface Settings extends Prior {
 /** Checks {@link EnsembleOptions}. */
 export function settle(owner: string, options: EnsembleOptions): Settings {
   const noise = [options.observationNoise].flat();
-  if (!(options.model instanceof tf.LayersModel)) {
-    throw new FrugalError('CONFIG', `${owner}: expected model to be the tf.LayersModel that is trained.`);
-  }
   if (noise.length === 0) throw new FrugalError('CONFIG', `${owner}: expected observationNoise but received none.`);
   const count = checkInteger(owner, 'members', options.members ?? 100, { min: 2 });
   checkInflation(owner, options.inflation);

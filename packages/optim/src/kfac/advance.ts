@@ -1,4 +1,4 @@
-import { FrugalError, type Scope, type Updates } from '@frugal/core';
+import { FrugalError, type Schedule, type Scope, type Updates } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import { gradientOf, type Layer, updatesOf } from './layers.js';
 import type { FactorKey, Solved } from './decompositions.js';
@@ -45,7 +45,7 @@ function checkSums(sums: Float32Array): void {
 
 /** Running averages of factors, with those of this step's examples on all ranks. */
 function* absorb(
-  { factors, counts, clockwork, corrections }: Parts,
+  { factors, counts, clockwork, corrections, seen, seenOf }: Parts,
   scope: Scope,
   team: Team | undefined,
 ): Waiting<void> {
@@ -63,7 +63,8 @@ function* absorb(
   } else {
     tf.tidy(() => factors.average(factors.batch(scope) ?? unseen(), scope.clock, updates));
   }
-  if (corrections) tf.tidy(() => corrections.average(scope, scope.clock));
+  tf.tidy(() => corrections?.average(scope, (site) => seenOf(scope, site)?.examples ?? 0));
+  seen.forget();
   counts.write({ updates: updates + 1 });
   clockwork.add('factors', started);
 }
@@ -73,13 +74,13 @@ const allKeys = (layers: readonly Layer[]): FactorKey[] =>
 
 /** Begins to decompose factors, those of this rank. */
 function begin(
-  { decompositions, layers, clockwork }: Parts,
+  { decompositions, layers, clockwork, algebra }: Parts,
   from: readonly FactorPair[],
   damping: number,
   team?: Team,
 ): void {
   const started = performance.now();
-  decompositions.start(team?.keys ?? allKeys(layers), from, damping);
+  decompositions.start(algebra(), team?.keys ?? allKeys(layers), from, damping);
   clockwork.add('decompose', started);
 }
 
@@ -130,11 +131,11 @@ export function* restore(parts: Parts, team: Team | undefined): Waiting<void> {
 
 /** Factors and decompositions of this step. */
 function* refresh(parts: Parts, scope: Scope, damping: number, team: Team | undefined): Waiting<void> {
-  const { factors, counts, settings } = parts;
+  const { factors, counts, settings, due } = parts;
   // Asked of the counts: a rank may have nothing to decompose, and still receives what others do.
   const pending = (): boolean => counts.now().begun > counts.now().installed;
   yield* restore(parts, team);
-  if (factors.due(scope.clock)) {
+  if (due(scope.clock)) {
     if (pending()) yield* finish(parts, team);
     yield* absorb(parts, scope, team);
   }
@@ -185,15 +186,30 @@ function innerProduct(preconditioned: ReadonlyMap<Layer, tf.Tensor2D>, updates: 
 /** Keeps a quotient finite in float32. */
 const SMALLEST = 1e-30;
 
-/** ν·P as updates, ν = min(1, √(κ / (η²·|Σ P ⊙ ∇|))). */
-function clipped({ settings }: Parts, preconditioned: ReadonlyMap<Layer, tf.Tensor2D>, updates: Updates, scope: Scope) {
+/** |Σ η²·P ⊙ ∇|: each layer by the rate of the update that moves it. */
+function predictedChange(
+  { rateOf }: Parts,
+  preconditioned: ReadonlyMap<Layer, tf.Tensor2D>,
+  updates: Updates,
+  { clock }: Scope,
+): tf.Tensor {
+  const byRate = new Map<Schedule, Map<Layer, tf.Tensor2D>>();
+  for (const [layer, matrix] of preconditioned) {
+    const rate = rateOf(layer.kernel);
+    byRate.set(rate, (byRate.get(rate) ?? new Map<Layer, tf.Tensor2D>()).set(layer, matrix));
+  }
+  const terms = [...byRate].map(([rate, part]) => tf.mul(innerProduct(part, updates), rate(clock) * rate(clock)));
+  return tf.abs(terms.length === 1 ? (terms[0] as tf.Tensor) : tf.addN(terms));
+}
+
+/** ν·P as gradients, ν = min(1, √(κ / |Σ η²·P ⊙ ∇|)). */
+function clipped(parts: Parts, preconditioned: ReadonlyMap<Layer, tf.Tensor2D>, updates: Updates, scope: Scope) {
   const result = new Map(updates);
-  const { clip } = settings;
+  const { klClip } = parts.settings;
   let factor: tf.Tensor | undefined;
-  if (clip) {
-    const [kappa, rate] = [clip.kappa(scope.clock), clip.learningRate(scope.clock)];
-    const predicted = tf.mul(tf.abs(innerProduct(preconditioned, updates)), rate * rate);
-    factor = tf.minimum(1, tf.sqrt(tf.div(kappa, tf.maximum(predicted, SMALLEST))));
+  if (klClip) {
+    const predicted = predictedChange(parts, preconditioned, updates, scope);
+    factor = tf.minimum(1, tf.sqrt(tf.div(klClip(scope.clock), tf.maximum(predicted, SMALLEST))));
   }
   for (const [layer, matrix] of preconditioned) {
     const scaled = factor ? tf.mul(matrix, factor) : matrix;

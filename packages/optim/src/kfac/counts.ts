@@ -1,6 +1,3 @@
-import type { State } from '@frugal/core';
-import * as tf from '@tensorflow/tfjs';
-
 /** How far a run of K-FAC is. */
 export interface Counts {
   /** Updates of factors. */
@@ -15,61 +12,38 @@ export interface Counts {
   readonly installedDamping: number;
 }
 
-const NONE: Counts = { updates: 0, begun: 0, installed: 0, damping: 0, installedDamping: 0 };
-
-/** Counts in a Variable, where checkpoints find them, read again only after somebody else has written there. */
+/** Counts on the host, in an array that checkpoints keep. */
 export interface KeptCounts {
-  /** Makes the Variable. */
-  init(): void;
   /** The counts. */
   now(): Counts;
-  /** Whether a checkpoint has put them there since the last call. */
+  /** Whether a checkpoint has put others there since they were written, or asked for, last. */
   restored(): boolean;
   /** Changes some. */
   write(change: Partial<Counts>): void;
-  state(): State;
-  dispose(): void;
+  /** The array. */
+  readonly kept: Float64Array;
 }
 
-/** Makes counts that are kept as `name`. */
-export function createCounts(name: string): KeptCounts {
-  let variable: tf.Variable | undefined;
-  let known: Counts = NONE;
-  let written: object | undefined;
-  let loaded = false;
-  const assign = (counts: Counts): void => {
-    known = counts;
-    tf.tidy(() => variable?.assign(tf.tensor1d(Object.values(counts))));
-    written = variable?.dataId;
-  };
+/** Makes counts that are all 0. */
+export function createCounts(): KeptCounts {
+  const kept = new Float64Array(5);
+  let written = kept.slice();
   const now = (): Counts => {
-    if (variable === undefined || variable.dataId === written) return known;
-    const [updates = 0, begun = 0, installed = 0, damping = 0, installedDamping = 0] = variable.dataSync();
-    known = { updates, begun, installed, damping, installedDamping };
-    written = variable.dataId;
-    loaded = true;
-    return known;
-  };
-  const dispose = (): void => {
-    variable?.dispose();
-    variable = undefined;
+    const [updates = 0, begun = 0, installed = 0, damping = 0, installedDamping = 0] = kept;
+    return { updates, begun, installed, damping, installedDamping };
   };
   return {
-    init() {
-      dispose();
-      variable = tf.tidy(() => tf.variable(tf.zeros([Object.keys(NONE).length]), false));
-      assign(NONE);
-      loaded = false;
-    },
+    kept,
     now,
     restored() {
-      now();
-      const result = loaded;
-      loaded = false;
-      return result;
+      const changed = kept.some((value, i) => value !== written[i]);
+      written = kept.slice();
+      return changed;
     },
-    write: (change) => assign({ ...now(), ...change }),
-    state: () => new Map(variable ? [[name, variable]] : []),
-    dispose,
+    write(change) {
+      const { updates, begun, installed, damping, installedDamping } = { ...now(), ...change };
+      kept.set([updates, begun, installed, damping, installedDamping]);
+      written = kept.slice();
+    },
   };
 }

@@ -1,4 +1,4 @@
-import { type LinearAlgebra, type Matrix, openedAlgebra } from '@frugal/core';
+import type { LinearAlgebra, Matrix } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import type { Corrections } from './corrections.js';
 import type { FactorPair } from './factors.js';
@@ -21,7 +21,7 @@ export interface Solved {
 /** What this process knows of the inverses of the factors: of all layers, or of those it works for. */
 export interface Decompositions {
   /** Begins to decompose these factors, each with its part of the damping. */
-  start(keys: readonly FactorKey[], factors: readonly FactorPair[], damping: number): void;
+  start(library: LinearAlgebra, keys: readonly FactorKey[], factors: readonly FactorPair[], damping: number): void;
   /** Waits for what was begun. */
   join(): Solved[];
   /** Takes results into use in place of those of the same factors: of a side, those of all layers that are held, at once. */
@@ -112,11 +112,8 @@ function* throughGroup(
 export function createDecompositions(form: Form, layers: readonly Layer[]): Decompositions {
   const groups = groupsOf(layers);
   let begun: { readonly key: FactorKey; readonly join: () => Float32Array }[] = [];
-  let algebra: LinearAlgebra | undefined;
   return {
-    start(keys, factors, damping) {
-      algebra ??= openedAlgebra('kfac');
-      const library = algebra;
+    start(library, keys, factors, damping) {
       begun = keys.map((key) => {
         const pair = factors[key.layer] as FactorPair;
         const [a, g] = [matrixOf(pair.a), matrixOf(pair.g)];

@@ -1,6 +1,5 @@
-import { FrugalError, type Loss, type Probe } from '@frugal/core';
+import { type Clock, FrugalError, type Loss, type Observer, type Probe } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import type { Factors } from './factors.js';
 
 /** One-hot targets [B, K], drawn by the probabilities that these logits have. */
 function drawClasses(logits: tf.Tensor, seed: number): tf.Tensor {
@@ -27,20 +26,16 @@ function draw(outputs: tf.Tensor, { name }: Loss, seed: number): tf.Tensor {
   );
 }
 
-/** Factors of the true Fisher matrix: in a pass of its own, back from targets that the predictions gave. */
-export function sampledFisher(factors: Factors): Probe {
-  factors.watch(false);
+/** Shows an observer the true Fisher matrix: a pass of its own, back from targets that the predictions gave. */
+export function sampledFisher(observer: Observer, due: (clock: Clock) => boolean): Probe {
   return {
     name: 'kfac',
-    before(passes, scope) {
-      if (!factors.due(scope.clock)) return;
-      factors.watch(true);
-      try {
-        const seed = scope.random('kfac', 'fisher').seed();
-        passes.backward((outputs) => draw(outputs, passes.loss, seed));
-      } finally {
-        factors.watch(false);
-      }
+    before({ scope, loss, pass }) {
+      if (!due(scope.clock)) return;
+      const seed = scope.random('kfac', 'fisher').seed();
+      const targets = (outputs: tf.Tensor): tf.Tensor => draw(outputs, loss, seed);
+      const { loss: value, gradients } = pass({ targets, observers: [observer] }).gradients();
+      tf.dispose([value, ...gradients.values()]);
     },
   };
 }

@@ -1,53 +1,17 @@
-import type { ExchangeTransform, LocalTransform, Method, Probe, Transform } from '@frugal/core';
-import { advance, runAwaiting, runNow } from './advance.js';
-import { sampledFisher } from './fisher.js';
-import { type Opened, open } from './opened.js';
+import type { ExchangeLink, GradientLink, Method, RunContext } from '@frugal/core';
+import { runAwaiting, runNow } from './advance.js';
+import { type OpenedKfac, openKfac } from './opened.js';
 import { type KfacOptions, settle, type Settings } from './options.js';
 import type { KfacReport } from './report.js';
 
-/** K-FAC as a method. */
-export interface KfacMethod extends Method {
+/** K-FAC as a method; a run tells its {@link KfacReport}. */
+export interface KfacMethod extends Method<KfacReport> {
   /** The link, which stands first in the chain unless it is listed in it; on many ranks, list it after the link that sums gradients. */
-  readonly link: Transform;
-  /** What it has and took; after a run, what it was at its end. */
-  report(): KfacReport;
+  readonly link: GradientLink | ExchangeLink;
 }
 
 const SOURCE =
   'Martens, Grosse 2015, arXiv 1503.05671; Grosse, Martens 2016, arXiv 1602.01573 (convolutions); Pauloski et al. 2020, arXiv 2007.00784 (distribution, eigen form, klClip); Pauloski et al. 2021, arXiv 2107.01739 (gradient workers)';
-
-/** What both kinds of link share. */
-function common(opened: Opened): Omit<LocalTransform, 'kind' | 'update'> {
-  return {
-    name: 'kfac',
-    init: (params) => void opened.init(params),
-    state: opened.state,
-    hyperparameters: ({ clock }) => ({ damping: opened.damping(clock) }),
-    dispose: opened.dispose,
-  };
-}
-
-function localLink(opened: Opened): LocalTransform {
-  return {
-    kind: 'local',
-    ...common(opened),
-    update(updates, params, scope) {
-      opened.adaptive?.observe(updates, scope);
-      return runNow(advance(opened.of(params), updates, scope));
-    },
-  };
-}
-
-function exchangeLink(opened: Opened): ExchangeTransform {
-  return {
-    kind: 'exchange',
-    ...common(opened),
-    async exchange(updates, params, scope, communicator) {
-      const parts = opened.of(params);
-      return runAwaiting(advance(parts, updates, scope, await opened.teamOf(parts, communicator)));
-    },
-  };
-}
 
 /**
  * Kronecker-factored approximate curvature: gradients are multiplied by an approximate inverse of the Fisher matrix, block by
@@ -56,10 +20,10 @@ function exchangeLink(opened: Opened): ExchangeTransform {
  *
  *   A = 1/B·Σ x·xᵀ [a, a],  G = 1/(B·T)·Σ g·gᵀ [g, g],  F ≈ A ⊗ G;  running averages of both, α = min(1 − 1/k, decay)
  *   P = (A ⊗ G + γ·I)⁻¹·∇,  ∇ [a, g] the gradient of weight and bias
- *   ν = min(1, √(κ / (η²·Σ_layers Σ P ⊙ ∇)));  the links behind get ν·P
+ *   ν = min(1, √(κ / (η²·Σ_layers Σ P ⊙ ∇)));  the links behind get ν·P, η the rate of the update that follows
  *
- * Shapes stay. Batch norm, and whatever `report().passed` lists, gets its gradient as it is. Put no weight decay between:
- * `sgd` and `adamw` behind have it decoupled. Biased, as every rescaling by a stochastic estimate. Do not combine it with
+ * Shapes stay. Batch norm, and whatever `passed` of the report lists, gets its gradient as it is. Weight decay of `sgd` behind
+ * joins what K-FAC has made of the gradient; that of `adamw` is decoupled. Biased, as every rescaling by a stochastic estimate. Do not combine it with
  * rules that change dX, as direct feedback does: G is of what the layer receives.
  *
  * With `distribution` the link exchanges: list it after `allReduce()`, on every rank; factors are summed over ranks weighted
@@ -76,16 +40,17 @@ function exchangeLink(opened: Opened): ExchangeTransform {
  * Source: Martens and Grosse 2015, arXiv 1503.05671; Grosse and Martens 2016, arXiv 1602.01573; Pauloski et al. 2020, arXiv
  * 2007.00784, section IV; Pauloski et al. 2021, arXiv 2107.01739.
  *
- * @throws FrugalError `CONFIG` for an unknown option or a value outside its range, where `learningRate` is missing, and where
- * no linear algebra is open: `await useEngine()` opens it, `train` does so as well
+ * @throws FrugalError `CONFIG` for an unknown option or a value outside its range, and under `fit` without
+ * `await optimizer.prepare()`, which loads the linear algebra
  * @example
  * ```ts
- * const rate = '0.1 * (1 - t)';
- * await train(model, data, {
- *   methods: [kfac({ learningRate: rate })],
- *   optimizer: sgd({ learningRate: rate, momentum: 0.9 }),
+ * const method = kfac();
+ * const report = await train(model, data, {
+ *   methods: [method],
+ *   optimizer: sgd({ learningRate: '0.1 * (1 - t)', momentum: 0.9 }),
  *   epochs: 10,
  * });
+ * console.log(report.of(method).passed);
  * ```
  */
 export function kfac(options: KfacOptions = {}): KfacMethod {
@@ -94,18 +59,43 @@ export function kfac(options: KfacOptions = {}): KfacMethod {
 
 /** The method of these settings. */
 export function methodOf(name: string, source: string, settings: Settings): KfacMethod {
-  const opened = open(settings);
-  const link = settings.distribution ? exchangeLink(opened) : localLink(opened);
-  const probes: Probe[] = [];
-  if (settings.fisher === 'sampled') probes.push(sampledFisher(opened.factors));
-  if (opened.adaptive) probes.push(opened.adaptive.probe);
+  // Observer and link of one run share what the run has opened.
+  const key = {};
+  const openedIn = (context: RunContext): OpenedKfac => context.once(key, () => openKfac(settings, context));
+  const opening = (context: RunContext) => {
+    const { begin, prepare, damping, advance } = openedIn(context);
+    begin(context.params);
+    return {
+      advance,
+      prepare,
+      hyperparameters: ({ clock }: Parameters<OpenedKfac['advance']>[1]) => ({ damping: damping(clock) }),
+    };
+  };
+  const link: KfacMethod['link'] = settings.distribution
+    ? {
+        kind: 'exchange',
+        name,
+        open(context) {
+          const { advance, ...rest } = opening(context);
+          return { ...rest, exchange: (gradients, scope) => runAwaiting(advance(gradients, scope)) };
+        },
+      }
+    : {
+        kind: 'gradient',
+        name,
+        open(context) {
+          const { advance, ...rest } = opening(context);
+          return { ...rest, transform: (gradients, scope) => runNow(advance(gradients, scope)) };
+        },
+      };
   return {
     name,
     source,
-    observer: opened.factors.observer,
-    transforms: [link],
-    probes,
+    links: [link],
     link,
-    report: opened.report,
+    open(context) {
+      const { observer, probes, state, report, dispose } = openedIn(context);
+      return { ...(observer && { observer }), probes, state, report, dispose };
+    },
   };
 }

@@ -1,13 +1,4 @@
-import {
-  checkInteger,
-  checkNumber,
-  checkOptions,
-  type Param,
-  type Passes,
-  type Probe,
-  type Scope,
-  type State,
-} from '@frugal/core';
+import { checkInteger, checkNumber, checkOptions, type Param, type Scope, type Step } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 import type { FactorPair } from './factors.js';
 import { gradientOf, type Layer } from './layers.js';
@@ -38,8 +29,8 @@ export interface LevenbergMarquardt extends Required<LevenbergMarquardtOptions> 
  *   ρ = (loss(w + δ) − loss(w)) / M(δ),  M(δ) = ∇ᵀδ + ½·δᵀ(F + γ·I)δ,  F block-wise A ⊗ G;
  *   ρ > ¾: γ ← ω^T·γ;  ρ < ¼, or M(δ) ≥ 0: γ ← γ / ω^T,
  *
- * within [min, max]. δ is what the whole chain did to the weights, momentum and learning rate included. Dropout draws
- * the same masks in both evaluations.
+ * within [min, max]. δ is what the whole chain did to the weights, momentum and learning rate included. Samples and dropout draw
+ * the same in both evaluations.
  *
  * Cost: two forward passes and a copy of the weights and gradients, each T-th step. State: γ. Needs `train` or `stepper`, and one rank.
  * Defaults: T = 5 and ω = 19/20 are the paper's; it starts at γ = 150 for sums of squares of deep autoencoders, which is far
@@ -51,7 +42,7 @@ export interface LevenbergMarquardt extends Required<LevenbergMarquardtOptions> 
  * @throws FrugalError `CONFIG` for an unknown option or a value outside its range
  * @example
  * ```ts
- * kfac({ damping: levenbergMarquardt({ initial: 0.03 }), learningRate: 0.1 });
+ * kfac({ damping: levenbergMarquardt({ initial: 0.03 }) });
  * ```
  */
 export function levenbergMarquardt(options: LevenbergMarquardtOptions = {}): LevenbergMarquardt {
@@ -74,19 +65,20 @@ export function isAdaptive(damping: unknown): damping is LevenbergMarquardt {
   return (damping as { kind?: unknown } | null)?.kind === 'levenbergMarquardt';
 }
 
-/** γ that adapts, and the probe that adapts it. */
+/** γ that adapts in one run. */
 export interface AdaptiveDamping {
   /** γ of now. */
   value(): number;
-  readonly probe: Probe;
+  /** γ, as checkpoints keep it. */
+  readonly kept: Float64Array;
+  /** Remembers the loss and the weights of a step whose end will be looked at. */
+  before(step: Step): void;
   /** Remembers the gradients of a step whose end will be looked at. */
   observe(gradients: ReadonlyMap<string, tf.Tensor>, scope: Scope): void;
-  init(layers: readonly Layer[], factors: () => readonly FactorPair[], params: readonly Param[]): void;
-  state(): State;
+  /** Adapts γ, and forgets the step. */
+  after(step: Step): void;
   dispose(): void;
 }
-
-const stateName = 'kfac/damping';
 
 /** δᵀ·(A ⊗ G)·δ = Σ δ ⊙ (A·δ·G). */
 const curvature = (delta: tf.Tensor2D, { a, g }: FactorPair): tf.Tensor =>
@@ -147,58 +139,53 @@ function createMemory() {
 type Memory = ReturnType<typeof createMemory>;
 
 /** What the quadratic model is of. */
-interface Subject {
+export interface Subject {
   readonly layers: readonly Layer[];
   readonly factors: () => readonly FactorPair[];
-  readonly weights: ReadonlyMap<string, tf.Variable>;
+  readonly params: readonly Param[];
 }
 
-/** γ ← its value after the step that is remembered. */
-function adapt(gamma: tf.Variable, passes: Passes, memory: Memory, subject: Subject, rules: LevenbergMarquardt): void {
-  if (memory.loss === undefined || memory.gradients.size === 0) return;
-  const change = passes.evaluate() - memory.loss;
-  const value = gamma.dataSync()[0] as number;
-  tf.tidy(() => {
+/** The loss with the weights as they are; both of a step draw the same samples and masks. */
+function lossOf({ pass }: Step): number {
+  const loss = pass().loss();
+  const [value] = loss.dataSync();
+  loss.dispose();
+  return value as number;
+}
+
+/** γ after the step that is remembered. */
+function adaptedTo(gamma: number, loss: number, memory: Memory, subject: Subject, rules: LevenbergMarquardt): number {
+  const change = loss - (memory.loss as number);
+  return tf.tidy(() => {
     const deltas = new Map(
-      [...subject.weights].map(([name, now]) => [name, tf.sub(now, memory.weights.get(name) as tf.Tensor)]),
+      subject.params.map(({ name, value }) => [name, tf.sub(value, memory.weights.get(name) as tf.Tensor)]),
     );
-    const predicted = predictedChange(deltas, memory.gradients, subject.layers, subject.factors(), value);
-    gamma.assign(tf.scalar(adapted(value, change, predicted, rules)));
-  });
+    const predicted = predictedChange(deltas, memory.gradients, subject.layers, subject.factors(), gamma);
+    return adapted(gamma, change, predicted, rules);
+  }) as unknown as number;
 }
 
-/** Makes damping that adapts by these rules. */
-export function createAdaptiveDamping(rules: LevenbergMarquardt): AdaptiveDamping {
-  let gamma: tf.Variable | undefined;
-  let subject: Subject | undefined;
+/** Opens damping that adapts by these rules. */
+export function openAdaptiveDamping(rules: LevenbergMarquardt, subject: Subject): AdaptiveDamping {
+  const kept = Float64Array.of(rules.initial);
   const memory = createMemory();
+  const value = (): number => kept[0] as number;
   const due = ({ clock }: Scope): boolean => (clock.step + 1) % rules.every === 0;
-  const dispose = (): void => {
-    memory.forget();
-    gamma?.dispose();
-    [gamma, subject] = [undefined, undefined];
-  };
   return {
-    value: () => gamma?.dataSync()[0] ?? rules.initial,
-    probe: {
-      name: 'levenbergMarquardt',
-      before(passes, scope) {
-        if (subject && due(scope)) memory.start(passes.evaluate(), subject.weights);
-      },
-      after(passes) {
-        if (gamma && subject) adapt(gamma, passes, memory, subject, rules);
-        memory.forget();
-      },
+    value,
+    kept,
+    before(step) {
+      if (due(step.scope))
+        memory.start(lossOf(step), new Map(subject.params.map((param) => [param.name, param.value])));
     },
-    observe(updates, scope) {
-      if (due(scope)) memory.observe(updates);
+    observe(gradients, scope) {
+      if (due(scope)) memory.observe(gradients);
     },
-    init(layers, factors, params) {
-      dispose();
-      subject = { layers, factors, weights: new Map(params.map(({ name, value }) => [name, value])) };
-      gamma = tf.tidy(() => tf.variable(tf.scalar(rules.initial), false));
+    after(step) {
+      if (memory.loss !== undefined && memory.gradients.size > 0)
+        kept[0] = adaptedTo(value(), lossOf(step), memory, subject, rules);
+      memory.forget();
     },
-    state: () => new Map(gamma ? [[stateName, gamma]] : []),
-    dispose,
+    dispose: () => memory.forget(),
   };
 }

@@ -1,61 +1,70 @@
-import { type Call, type Clock, gram, type Observer, type Scope } from '@frugal/core';
-import * as tf from '@tensorflow/tfjs';
+import { type Call, type Clock, gram, type Observer, type Scope, type Site } from '@frugal/core';
+import type * as tf from '@tensorflow/tfjs';
 import { refusal } from './layers.js';
 import type { Settings } from './options.js';
+import type { Seen } from './seen.js';
 
-/** Sums over the calls of one site in one step. */
-interface Seen {
+/** What was counted of one site in one step. */
+interface Counted {
+  readonly step: number;
+  part: number;
   examples: number;
   positions: number;
 }
 
-const tensorName = (kind: string, site: string): string => `kfac/${kind}/${site}`;
-
-function keepSum(scope: Scope, name: string, value: tf.Tensor): void {
-  const before = scope.get(name);
-  scope.keep(name, before ? tf.add(before, value) : value);
-}
+const tensorName = (kind: string, { name }: Site): string => `kfac/${kind}/${name}`;
 
 /** Sums of one site in one step. */
-export interface Sums extends Readonly<Seen> {
+export interface Sums {
   /** Σ a·aᵀ. */
   readonly a: tf.Tensor;
   /** Σ dY·dYᵀ. */
   readonly g: tf.Tensor;
+  /** Examples of the step. */
+  readonly examples: number;
+  /** Places in an example where the weight is applied, over all uses of the layer. */
+  readonly positions: number;
 }
 
 /** What sees a call. */
 export type OnBackward = (call: Call, x: tf.Tensor, dy: tf.Tensor) => void;
 
-/** Looks at x and dY of every call, and keeps Σ a·aᵀ and Σ dY·dYᵀ until the end of the step. */
-export function openObserver(settings: Settings, due: (clock: Clock) => boolean, also: OnBackward | undefined) {
-  // By the kept Σ a·aᵀ, so that it ends with the step.
-  const seen = new WeakMap<tf.Tensor, Seen>();
-  let on = true;
+/** Counts a call: further uses of a layer are further positions, later parts of a step are further examples. */
+function count(before: Counted | undefined, { scope, rowsPerExample = 1 }: Call, x: tf.Tensor, dy: tf.Tensor): Counted {
+  const { step } = scope.clock;
+  const examples = (x.shape[0] as number) / rowsPerExample;
+  const positions = dy.size / (dy.shape.at(-1) as number) / examples;
+  if (before?.step !== step) return { step, part: scope.part, examples, positions };
+  if (scope.part === 0) return { ...before, positions: before.positions + positions };
+  if (scope.part === before.part) return before;
+  return { ...before, part: scope.part, examples: before.examples + examples };
+}
+
+/** Looks at x and dY of every call, and sums a·aᵀ and dY·dYᵀ up. */
+export function openObserver(
+  settings: Settings,
+  due: (clock: Clock) => boolean,
+  seen: Seen,
+  also: OnBackward | undefined,
+) {
+  const counts = new Map<Site, Counted>();
   const onBackward: OnBackward = (call, x, dy) => {
-    const { site, scope, rowsPerExample = 1 } = call;
-    if (!on || !due(scope.clock) || refusal(site, settings) !== undefined) return;
-    const { geometry, kernel } = site;
-    const [nameA, nameG] = [tensorName('A', site.name), tensorName('G', site.name)];
-    const before = seen.get(scope.get(nameA) as tf.Tensor)?.positions ?? 0;
-    const examples = (x.shape[0] as number) / rowsPerExample;
-    const positions = before + dy.size / (dy.shape.at(-1) as number) / examples;
-    const window =
-      geometry.kind === 'conv2d' ? { geometry, size: kernel.shape.slice(0, 2) as [number, number] } : undefined;
-    keepSum(scope, nameA, gram(x, { ones: site.bias !== undefined, ...(window && { window }) }));
-    keepSum(scope, nameG, gram(dy));
-    seen.set(scope.get(nameA) as tf.Tensor, { examples, positions });
+    const { site, scope } = call;
+    if (!due(scope.clock) || refusal(site, settings) !== undefined) return;
+    const { step } = scope.clock;
+    counts.set(site, count(counts.get(site), call, x, dy));
+    seen.add(step, tensorName('A', site), site.geometry.gramOfInputs(x, site.kernel.shape, site.bias !== undefined));
+    seen.add(step, tensorName('G', site), gram(dy));
     also?.(call, x, dy);
   };
   return {
     observer: { name: 'kfac', onBackward } satisfies Observer,
-    /** While false, it looks away. */
-    watch: (value: boolean) => void (on = value),
     /** What was seen of a site in a step; undefined for nothing. */
-    sums(scope: Scope, site: string): Sums | undefined {
-      const [a, g] = [scope.get(tensorName('A', site)), scope.get(tensorName('G', site))];
-      const counts = a && seen.get(a);
-      return g && counts ? { a, g, ...counts } : undefined;
+    sums({ clock }: Scope, site: Site): Sums | undefined {
+      const [a, g, counted] = [seen.get(tensorName('A', site)), seen.get(tensorName('G', site)), counts.get(site)];
+      if (!a || !g || counted?.step !== clock.step) return undefined;
+      const { examples, positions } = counted;
+      return { a, g, examples, positions };
     },
   };
 }

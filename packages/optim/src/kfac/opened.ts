@@ -1,127 +1,159 @@
-import type { Communicator, Param, Schedule, State } from '@frugal/core';
+import {
+  type Clock,
+  linearAlgebra,
+  type LinearAlgebra,
+  type Observer,
+  type Param,
+  type Probe,
+  type RunContext,
+  type Schedule,
+  type Scope,
+  type Site,
+  type State,
+  unprepared,
+  type Updates,
+} from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
-import { restore, runNow } from './advance.js';
+import { advance, restore, runNow, type Waiting } from './advance.js';
 import { createClockwork } from './clockwork.js';
 import { type Basis, createCorrections } from './corrections.js';
 import { createCounts } from './counts.js';
 import { createDecompositions } from './decompositions.js';
 import { eigenForm } from './eigen.js';
-import { createFactors, type Factors } from './factors.js';
+import { createFactors } from './factors.js';
+import { sampledFisher } from './fisher.js';
 import { inverseForm } from './inverse.js';
-import { type Layer, layersOf, type PassedThrough } from './layers.js';
-import { type AdaptiveDamping, createAdaptiveDamping, isAdaptive } from './levenberg-marquardt.js';
+import { layersOf, type PassedThrough } from './layers.js';
+import { type AdaptiveDamping, isAdaptive, openAdaptiveDamping } from './levenberg-marquardt.js';
+import { openObserver } from './observe.js';
 import type { Settings } from './options.js';
 import type { Parts } from './parts.js';
 import { type KfacReport, NOTHING, reportOf } from './report.js';
+import { openSeen } from './seen.js';
 import { openTeam, type Team } from './team.js';
 
-/** What a method has between init and dispose, and what it tells of it also afterwards. */
-export interface Opened {
-  readonly factors: Factors;
-  /** γ that adapts, if it does. */
-  readonly adaptive: AdaptiveDamping | undefined;
-  /** γ of a step. */
-  readonly damping: Schedule;
-  /** Makes parts for these weights, and frees the ones before. */
-  init(params: readonly Param[]): Parts;
-  /** The parts, made where there are none yet. */
-  of(params: readonly Param[]): Parts;
-  /** The team of these ranks; undefined for one. All must call. */
-  teamOf(parts: Parts, communicator: Communicator): Promise<Team | undefined>;
+/** K-FAC in one run: what its observer, its probes and its link share. */
+export interface OpenedKfac {
+  /** Sees the pass of the step; absent where a probe shows it a pass of its own. */
+  readonly observer: Observer | undefined;
+  readonly probes: readonly Probe[];
+  /** Makes its parts for the weights of its link, and frees those before. */
+  begin(params: readonly Param[]): void;
+  /** Loads the linear algebra, and meets the other ranks. */
+  prepare(): Promise<void>;
+  /** One step: the new gradients, which are the caller's. */
+  advance(gradients: Updates, scope: Scope): Waiting<Map<string, tf.Tensor>>;
+  damping(clock: Clock): number;
   state(): State;
-  /** Of now, or of the end of the run before. */
   report(): KfacReport;
   dispose(): void;
 }
 
-/** What exists between init and dispose. */
-interface Run {
+/** What exists once the link knows its weights. */
+interface Running {
   readonly parts: Parts;
   readonly passed: readonly PassedThrough[];
-  team?: { readonly communicator: Communicator; readonly team: Team };
+  readonly adaptive: AdaptiveDamping | undefined;
+  team?: Team;
 }
 
 /** The eigenbasis of a site, once it is installed. */
-function basisOf(parts: Parts, site: string): Basis | undefined {
+function basisOf(parts: Parts, site: Site): Basis | undefined {
   // The first backward pass after a checkpoint was loaded comes before the chain.
   runNow(restore(parts, undefined));
   const { layers, decompositions } = parts;
-  const index = layers.findIndex((layer) => layer.site.name === site);
+  const index = layers.findIndex((layer) => layer.site === site);
   const { a, g } = decompositions.of(index) ?? { a: [], g: [] };
   return a[0] && g[0] ? { a: a[0] as tf.Tensor2D, g: g[0] as tf.Tensor2D } : undefined;
 }
 
-/** The parts of a run that stay over several; `now` gives all of the one that goes on, if one does. */
-function lasting(settings: Settings, now: () => Parts | undefined) {
-  const { damping, correction, decay, lossReduction } = settings;
-  const corrections =
-    correction &&
-    createCorrections({
-      ...correction,
-      decay,
-      lossReduction,
-      basis: (site) => {
-        const parts = now();
-        return parts && basisOf(parts, site);
-      },
-    });
-  const factors = createFactors(settings, corrections?.observe);
-  const counts = createCounts('kfac/counts');
-  const adaptive = isAdaptive(damping) ? createAdaptiveDamping(damping) : undefined;
+/** What a run has before its link knows the weights. */
+type Shared = Pick<Parts, 'settings' | 'algebra' | 'due' | 'rateOf' | 'seen' | 'seenOf'>;
+
+/** Makes the parts for these weights. */
+function runningFor(shared: Shared, params: readonly Param[]): Running {
+  const { settings } = shared;
+  const { layers, passed } = layersOf(params, settings);
+  const factors = createFactors(settings, layers, shared.seenOf);
+  const adaptive = isAdaptive(settings.damping)
+    ? openAdaptiveDamping(settings.damping, { layers, factors: factors.averages, params })
+    : undefined;
   const form = settings.form === 'eigen' ? eigenForm : inverseForm;
-  const gamma: Schedule = isAdaptive(damping) ? () => (adaptive as AdaptiveDamping).value() : damping;
-  const partsOf = (layers: readonly Layer[]): Parts => ({
-    settings,
+  const { correction, decay, lossReduction } = settings;
+  const basis = (site: Site): Basis | undefined => basisOf(parts, site);
+  const parts: Parts = {
+    ...shared,
     layers,
     factors,
-    counts,
-    damping: gamma,
+    counts: createCounts(),
+    damping: adaptive ? adaptive.value : (settings.damping as Schedule),
     clockwork: createClockwork(),
     form,
     decompositions: createDecompositions(form, layers),
-    corrections,
-  });
-  return { factors, counts, adaptive, gamma, corrections, partsOf };
+    corrections:
+      correction && createCorrections({ ...correction, decay, lossReduction, basis, seen: shared.seen }, layers),
+  };
+  return { parts, passed, adaptive };
 }
 
-/** Opens what the options ask for; nothing is made before init. */
-export function open(settings: Settings): Opened {
-  let run: Run | undefined;
-  const { factors, counts, adaptive, gamma, corrections, partsOf } = lasting(settings, () => run?.parts);
-  let last = NOTHING;
-  const report = (): KfacReport => (run ? reportOf(run.parts, run.passed, run.team?.team) : last);
-  const dispose = (): void => {
-    last = report();
-    run?.parts.decompositions.dispose();
-    for (const part of [factors, counts, adaptive, corrections]) part?.dispose();
-    run = undefined;
-  };
-  const init = (params: readonly Param[]): Parts => {
-    dispose();
-    const { layers, passed } = layersOf(params, settings);
-    factors.init(layers);
-    counts.init();
-    adaptive?.init(layers, factors.averages, params);
-    corrections?.init(layers);
-    run = { parts: partsOf(layers), passed };
-    return run.parts;
+function disposeOf(running: Running | undefined): void {
+  if (!running) return;
+  const { parts, adaptive } = running;
+  for (const part of [parts.decompositions, parts.factors, parts.corrections, adaptive]) part?.dispose();
+}
+
+function stateOf(running: Running | undefined): State {
+  if (!running) return new Map();
+  const { factors, counts, corrections } = running.parts;
+  return new Map<string, tf.Variable | Float64Array>([
+    ...factors.state(),
+    ['kfac/counts', counts.kept],
+    ...(running.adaptive ? [['kfac/damping', running.adaptive.kept] as const] : []),
+    ...(corrections?.state() ?? []),
+  ]);
+}
+
+/** Opens K-FAC for one run; its parts are made when its link knows the weights. */
+export function openKfac(settings: Settings, { communicator, rateOf }: RunContext): OpenedKfac {
+  let running: Running | undefined;
+  let algebra: LinearAlgebra | undefined;
+  const due = (clock: Clock): boolean => clock.step % Math.max(1, Math.round(settings.factorEvery(clock))) === 0;
+  const seen = openSeen();
+  const { observer, sums } = openObserver(settings, due, seen, (...call) =>
+    running?.parts.corrections?.observe(...call),
+  );
+  const shared: Shared = { settings, due, rateOf, seen, seenOf: sums, algebra: () => algebra ?? unprepared('kfac') };
+  const sampled = settings.fisher === 'sampled';
+  const adapting: Probe = {
+    name: 'levenbergMarquardt',
+    before: (step) => running?.adaptive?.before(step),
+    after: (step) => running?.adaptive?.after(step),
   };
   return {
-    factors,
-    adaptive,
-    damping: gamma,
-    init,
-    of: (params) => run?.parts ?? init(params),
-    async teamOf({ layers, form }, communicator) {
-      if (communicator.size === 1 || !run || !settings.distribution) return undefined;
-      if (run.team?.communicator !== communicator) {
-        run.team = { communicator, team: await openTeam(communicator, layers, form, settings.distribution) };
-      }
-      return run.team.team;
+    observer: sampled ? undefined : observer,
+    probes: [...(sampled ? [sampledFisher(observer, due)] : []), ...(isAdaptive(settings.damping) ? [adapting] : [])],
+    begin(params) {
+      disposeOf(running);
+      running = runningFor(shared, params);
     },
-    state: () =>
-      new Map([...factors.state(), ...counts.state(), ...(adaptive?.state() ?? []), ...(corrections?.state() ?? [])]),
-    report,
-    dispose,
+    async prepare() {
+      algebra ??= await linearAlgebra();
+      if (!running || !settings.distribution || communicator.size === 1) return;
+      const { layers, form } = running.parts;
+      running.team = await openTeam(communicator, layers, form, settings.distribution);
+    },
+    advance(gradients, scope) {
+      const { parts, adaptive, team } = running as Running;
+      adaptive?.observe(gradients, scope);
+      return advance(parts, gradients, scope, team);
+    },
+    damping: (clock) => (running ? running.parts.damping(clock) : 0),
+    state: () => stateOf(running),
+    report: () => (running ? reportOf(running.parts, running.passed, running.team) : NOTHING),
+    dispose() {
+      disposeOf(running);
+      running = undefined;
+      seen.forget();
+    },
   };
 }

@@ -27,10 +27,11 @@ export interface KfacOptions {
   readonly factorEvery?: Hyper;
   /** They are decomposed in every so many steps, by number or schedule. Default 100, as in the paper. */
   readonly inverseEvery?: Hyper;
-  /** κ > 0: η²·Σ P ⊙ ∇, the predicted change of the output distribution by the step η·P, before momentum, is at most so much; `false`: any. Default 0.001. */
+  /**
+   * κ > 0: η²·Σ P ⊙ ∇, the predicted change of the output distribution by the step η·P, before momentum, is at most so much, η
+   * the learning rate of the update that follows; `false`: any. Default 0.001.
+   */
   readonly klClip?: Hyper | false;
-  /** η of the links behind, by which `klClip` knows the length of the step: what `sgd` is given. Required with `klClip`. */
-  readonly learningRate?: Hyper;
   /** `'eigen'` damps the eigenvalues of A ⊗ G; `'inverse'` damps A and G each. Default `'eigen'`. */
   readonly form?: 'eigen' | 'inverse';
   /**
@@ -60,7 +61,6 @@ const KNOWN = [
   'factorEvery',
   'inverseEvery',
   'klClip',
-  'learningRate',
   'form',
   'fisher',
   'skip',
@@ -77,8 +77,8 @@ export interface Settings {
   readonly start: 'batch' | 'identity';
   readonly factorEvery: Schedule;
   readonly inverseEvery: Schedule;
-  /** Absent where nothing is clipped. */
-  readonly clip?: { readonly kappa: Schedule; readonly learningRate: Schedule };
+  /** κ; absent where nothing is clipped. */
+  readonly klClip?: Schedule;
   readonly form: 'eigen' | 'inverse';
   readonly fisher: 'empirical' | 'sampled';
   readonly skip: (site: Site) => boolean;
@@ -91,19 +91,6 @@ export interface Settings {
 }
 
 const every = (name: string, value: Hyper): Schedule => hyper('kfac', name, value, { min: 1 });
-
-function settleClip({ klClip = 1e-3, learningRate }: KfacOptions): Settings['clip'] {
-  if (klClip === false) return undefined;
-  if (learningRate === undefined)
-    throw new FrugalError(
-      'CONFIG',
-      'kfac: expected learningRate, which klClip needs, but received none. Pass what sgd is given, or klClip: false.',
-    );
-  return {
-    kappa: hyper('kfac', 'klClip', klClip, { min: 0, aboveMin: true }),
-    learningRate: hyper('kfac', 'learningRate', learningRate, { min: 0 }),
-  };
-}
 
 function settleSkip(skip: KfacOptions['skip'] = () => false): (site: Site) => boolean {
   if (typeof skip === 'function') return skip;
@@ -119,7 +106,7 @@ function settleOverlap(overlap: unknown = false): boolean {
 export function settle(options: KfacOptions): Settings {
   checkOptions('kfac', options, KNOWN);
   const { damping = 3e-3 } = options;
-  const clip = settleClip(options);
+  const { klClip = 1e-3 } = options;
   if (isAdaptive(damping) && options.distribution)
     throw new FrugalError(
       'CONFIG',
@@ -131,7 +118,7 @@ export function settle(options: KfacOptions): Settings {
     start: checkChoice('kfac', 'start', options.start ?? 'batch', ['batch', 'identity']),
     factorEvery: every('factorEvery', options.factorEvery ?? 10),
     inverseEvery: every('inverseEvery', options.inverseEvery ?? 100),
-    ...(clip && { clip }),
+    ...(klClip !== false && { klClip: hyper('kfac', 'klClip', klClip, { min: 0, aboveMin: true }) }),
     form: checkChoice('kfac', 'form', options.form ?? 'eigen', ['eigen', 'inverse']),
     fisher: checkChoice('kfac', 'fisher', options.fisher ?? 'empirical', ['empirical', 'sampled']),
     skip: settleSkip(options.skip),

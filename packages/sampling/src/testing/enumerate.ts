@@ -1,4 +1,4 @@
-import { type Selection, type Stream, stream } from '@frugal/core';
+import { type Stream, stream } from '@frugal/core';
 
 /** The terms T_i = A_i B_i of a product, each flattened, in float64. */
 export type Terms = readonly Float64Array[];
@@ -97,7 +97,7 @@ export function sequences(length: number, base: (digit: number) => number): numb
 export function drawOutcomes(
   probabilities: ArrayLike<number>,
   k: number,
-  choose: (random: Stream) => Selection,
+  choose: (random: Stream) => Outcome['selection'],
 ): Outcome[] {
   const p = Array.from(probabilities);
   const possible = [...p.keys()].filter((i) => (p[i] as number) > 0);
@@ -112,7 +112,10 @@ export function drawOutcomes(
 }
 
 /** Every mask of the indices that are not certain, handed to a chooser as uniforms below or above each probability. */
-export function maskOutcomes(probabilities: ArrayLike<number>, choose: (random: Stream) => Selection): Outcome[] {
+export function maskOutcomes(
+  probabilities: ArrayLike<number>,
+  choose: (random: Stream) => Outcome['selection'],
+): Outcome[] {
   const open = Array.from(probabilities).filter((p) => p < 1);
   return sequences(open.length, () => 2).map((mask) => ({
     probability: mask.reduce((product, bit, i) => product * (bit ? (open[i] as number) : 1 - (open[i] as number)), 1),

@@ -1,15 +1,9 @@
-import { type Dataset, type LocalTransform, stream } from '@frugal/core';
+import { type Dataset, stream } from '@frugal/core';
+import { toySgd } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 
 /** Plain gradient descent: the optim package is not a dependency of this one. */
-export const descent: LocalTransform = {
-  kind: 'local',
-  name: 'descent',
-  init: () => undefined,
-  update: (updates) => new Map([...updates].map(([name, gradient]) => [name, tf.mul(gradient, -0.1)])),
-  state: () => new Map(),
-  dispose: () => undefined,
-};
+export const descent = toySgd(0.1, 0);
 
 /** Random inputs of this shape and labels of three classes. */
 export function makeData(length: number, shape: readonly number[]): Dataset {

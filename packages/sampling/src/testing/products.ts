@@ -1,16 +1,18 @@
 import {
   clockAt,
-  counted,
   type Call,
-  type Counts,
-  exactProducts,
+  conv2d,
+  type Conv2dOptions,
+  dense,
   type Geometry,
   type Method,
   openScope,
   type Product,
   registerKernels,
   type Rule,
+  type RunContext,
   type Scope,
+  type Selection,
   type Site,
   stream,
 } from '@frugal/core';
@@ -48,39 +50,46 @@ export function makeTensor(shape: number[], name: string, options: { mean?: numb
   );
 }
 
-export const GEOMETRIES: readonly (readonly [string, Geometry])[] = [
-  ['dense', { kind: 'dense' }],
+/** Title, geometry, and what a convolution was made of. */
+export const GEOMETRIES: readonly (readonly [string, Geometry, Conv2dOptions | undefined])[] = [
+  ['dense', dense, undefined],
   ...([1, 2] as const).flatMap((s) =>
-    (['same', 'valid'] as const).map(
-      (pad) => [`conv2d, strides ${s}, ${pad}`, { kind: 'conv2d', strides: [s, s], pad }] as const,
-    ),
+    (['same', 'valid'] as const).map((pad) => {
+      const options: Conv2dOptions = { strides: [s, s], pad };
+      return [`conv2d, strides ${s}, ${pad}`, conv2d(options), options] as const;
+    }),
   ),
 ];
 
 /** Six inputs, six outputs and a batch of six: every product contracts six indices. */
 export function makeOperands(geometry: Geometry): Operands {
-  const x = makeTensor(geometry.kind === 'dense' ? [6, 6] : [6, 4, 3, 6], 'x');
-  const w = tf.variable(makeTensor(geometry.kind === 'dense' ? [6, 6] : [2, 2, 6, 6], 'w'));
-  const y = exactProducts(geometry).forward(x, w);
+  const x = makeTensor(geometry.slides ? [6, 4, 3, 6] : [6, 6], 'x');
+  const w = tf.variable(makeTensor(geometry.slides ? [2, 2, 6, 6] : [6, 6], 'w'));
+  const y = geometry.products.forward(x, w);
   return { geometry, x, w, dy: makeTensor(y.shape, 'dy') };
 }
 
-/** A call of a site at these operands. */
-export function makeCall({ geometry, w }: Operands, scope: Scope, done?: Counts): Call {
-  const site: Site = { name: 'site', index: 0, geometry, kernel: w, role: 'hidden' };
-  const exact = exactProducts(geometry);
-  return { site, scope, exact: done ? counted(exact, done) : exact };
-}
+/** The site of these operands. */
+export const makeSite = ({ geometry, w }: Operands): Site => ({
+  name: 'site',
+  index: 0,
+  geometry,
+  kernel: w,
+  role: 'hidden',
+});
+
+/** Call number `use` of a site. */
+export const makeCall = (site: Site, scope: Scope, use = 0): Call => ({
+  site,
+  scope,
+  key: `0/${use}`,
+  exact: site.geometry.products,
+});
 
 /** Runs the three products of a rule, in the order of a training step, and hands back their values and the plan. */
-export function runRule(
-  rule: Rule,
-  operands: Operands,
-  scope: Scope,
-  done?: Counts,
-): Required<Values> & { plan: unknown } {
+export function runRule(rule: Rule, operands: Operands, scope: Scope): Required<Values> & { plan: unknown } {
   const { x, w, dy } = operands;
-  const call = makeCall(operands, scope, done);
+  const call = makeCall(makeSite(operands), scope);
   const { exact } = call;
   const [y, dx, dw] = tf.tidy(() => {
     if (rule.plan) call.plan = rule.plan(call, x, w);
@@ -95,8 +104,17 @@ export function runRule(
   return { forward: values[0], inputGrad: values[1], weightGrad: values[2], plan: call.plan };
 }
 
-/** The rule of a method. */
-export const ruleOf = (method: Method): Rule => method.rule as Rule;
+/** The rule of a method in a run of its own, on the engine that is active. Sampling asks nothing of the run. */
+export const ruleOf = (method: Method): Rule => method.open({} as RunContext).rule as Rule;
+
+/** What a plan has chosen, as plain numbers. */
+export function selectionIn(plan: unknown): { size: number; indices: number[]; scales?: number[] } {
+  const { size, indices, scales } = (plan as { selection: Selection }).selection;
+  const numbers = (values: (ArrayLike<number> & Iterable<number>) | tf.Tensor): number[] => [
+    ...(values instanceof tf.Tensor ? values.dataSync() : values),
+  ];
+  return { size, indices: numbers(indices), ...(scales && { scales: numbers(scales) }) };
+}
 
 /** The products of exact training. */
 export function exactValues(operands: Operands): Required<Values> {
@@ -169,7 +187,7 @@ export function allScores(make: (options: SamplingOptions) => Method, draws = 15
     const operands = makeOperands(geometry);
     const scores = (['through', 'backward', 'blackBox'] as const)
       // Both sample Y alike; one of them is enough at convolutions.
-      .filter((mode) => mode !== 'blackBox' || geometry.kind === 'dense')
+      .filter((mode) => mode !== 'blackBox' || !geometry.slides)
       .flatMap((mode, i) => scoresOf(make, mode, operands, draws, 10 * index + i));
     operands.w.dispose();
     tf.dispose([operands.x, operands.dy]);
@@ -200,7 +218,7 @@ export function denseWeights({ x, w, geometry }: Operands): { w: Float64Array; s
   const [xs, ws] = [x.dataSync(), w.dataSync()];
   const norm = (length: number, value: (j: number) => number): number =>
     Math.sqrt(Array.from({ length }, (_, j) => value(j) ** 2).reduce((a, b) => a + b, 0));
-  const y = exactProducts(geometry).forward(x, w).dataSync() as Float32Array;
+  const y = geometry.products.forward(x, w).dataSync() as Float32Array;
   return {
     w: Float64Array.from(
       { length: k },
@@ -227,7 +245,7 @@ export function positiveOperands(): {
   };
   registerKernels(tf.getBackend());
   const operands: Operands = {
-    geometry: { kind: 'dense' },
+    geometry: dense,
     x: positive('x', [8, 20]),
     w: tf.variable(positive('w', [20, 4])),
     dy: positive('dy', [8, 4]),
