@@ -3,30 +3,28 @@
 //   conv/kernel   one sample x.xx   mean of 400 0.0xx
 //   head/kernel   one sample x.xx   mean of 400 0.0xx
 //   conv: half of the batch, kept 0.750   (and head 0.833; conv has no dX to compute: Y is exact, dW is halved)
-import { attach, clockAt, contraction, type Method, takeSlices, useEngine } from '@frugal/core';
+import { attach, clockAt, type Method, type Rule, takeSlices, useEngine } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
 
 /** dW ≈ (n/k) · Σ over k of the n examples, drawn without replacement. */
 function halfBatch(): Method {
   const name = 'half of the batch';
-  return {
+  const rule: Rule = {
     name,
-    source: 'this example',
-    rule: {
-      name,
-      bias: 'unbiased',
-      weightGrad(call, x, dy, wShape) {
-        const { left, right } = contraction(call.site.geometry, 'weightGrad'); // the batch, in both operands
-        const n = x.shape[left] as number;
-        const k = Math.ceil(n / 2);
-        const drawn = call.scope.random(name, call.site.index).permutation(n).subarray(0, k);
-        const indices = Int32Array.from(drawn).sort();
-        const scales = new Float32Array(k).fill(n / k);
-        const xs = takeSlices(x, left, { indices, scales });
-        return call.exact.weightGrad(xs, takeSlices(dy, right, { indices }), wShape);
-      },
+    bias: 'unbiased',
+    weightGrad(call, x, dy, wShape) {
+      const { left, right } = call.site.geometry.contractions.weightGrad; // the batch, in both operands
+      const n = x.shape[left] as number;
+      const k = Math.ceil(n / 2);
+      const drawn = call.scope.random(name, call.key).permutation(n).subarray(0, k);
+      const indices = Int32Array.from(drawn).sort();
+      const scales = new Float32Array(k).fill(n / k);
+      const xs = takeSlices(x, left, { indices, scales });
+      return call.exact.weightGrad(xs, takeSlices(dy, right, { indices }), wShape);
     },
   };
+  // Each run opens the method for itself; this one has no state to make.
+  return { name, source: 'this example', open: () => ({ rule }) };
 }
 
 await useEngine();

@@ -19,7 +19,7 @@ const seed = 1;
 const totalSteps = epochs * batchCount(data.train, { batchSize });
 
 const before = tf.memory().numTensors;
-const { step, links, dispose } = stepper(model, {
+const { step, chain, dispose } = stepper(model, {
   methods: [bernoulli({ keep: 0.5, mode: 'backward' })],
   // A chain: the links stand in the order in which they run.
   optimizer: [clipByGlobalNorm({ norm: 5 }), adamw({ learningRate: linear({ initial: 2e-3 }) })],
@@ -39,7 +39,7 @@ for (let epoch = 0; epoch < epochs; epoch++) {
   const accuracy = evaluate(model, data.test).accuracy?.toFixed(3);
   console.log(`epoch ${epoch + 1}  loss ${loss}  steps ${steps}  test accuracy ${accuracy}`);
 }
-const { learningRate } = links.hyperparameters(openScope(clockAt(steps - 1, totalSteps), seed));
+const { learningRate } = chain.hyperparameters(openScope(clockAt(steps - 1, totalSteps), seed));
 console.log(`learning rate in the last step ${learningRate?.toExponential(2)}`);
 dispose(); // gives the layers back and frees the optimizer's state
 console.log(`no tensors left behind: ${tf.memory().numTensors === before}`);

@@ -24,7 +24,7 @@ const method = bdfa({ scale: 1 });
 
 // The angle is measured on this batch, during the run.
 for (const probe of batches(slice(data.test, 0, 64), { batchSize: 64 })) {
-  const meter = alignmentMeter(model, [method], probe, { every: 25 });
+  const meter = alignmentMeter(probe, { every: 25 });
   const report = await train(model, data.train, {
     methods: [method, meter],
     optimizer: sgd({ learningRate: 0.01, momentum: 0.9 }),
@@ -34,13 +34,12 @@ for (const probe of batches(slice(data.test, 0, 64), { batchSize: 64 })) {
     validation: data.test,
     progress: false,
   });
-  for (const { step, sites } of meter.history) {
+  for (const { step, sites } of report.of(meter)) {
     const dense = sites.filter(({ site }) => site.startsWith('dense'));
     const angles = dense.map(({ site, angle }) => `${site} ${angle.toFixed(0)}°`);
     console.log(`step ${String(step).padStart(3)}   ${angles.join('  ')}`);
   }
   console.log(`test accuracy ${report.epochs.at(-1)?.validation?.accuracy?.toFixed(2)}`);
+  const { bytes, floatBytes, multiplies } = report.of(method);
+  console.log(`feedback: ${(bytes / floatBytes).toFixed(3)} of the memory of floats, ${multiplies} multiplications`);
 }
-
-const { bytes, floatBytes, multiplies } = method.report();
-console.log(`feedback: ${(bytes / floatBytes).toFixed(3)} of the memory of floats, ${multiplies} multiplications`);

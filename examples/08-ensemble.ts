@@ -17,9 +17,9 @@ const model = tf.sequential({
   ],
 });
 
-const method = enkf({ model, members: 100, observationNoise: 0.05 });
+const method = enkf({ members: 100, observationNoise: 0.05 });
 const data = sine({ seed: 1 });
-await train(model, data.stream(100), {
+const report = await train(model, data.stream(100), {
   methods: [method],
   optimizer: [],
   epochs: 1,
@@ -27,12 +27,12 @@ await train(model, data.stream(100), {
   seed: 1,
   progress: false,
 });
-const { analyses, forwardPasses, forward } = method.report();
+const { analyses, forwardPasses, forward, predict } = report.of(method);
 console.log(`${analyses} analyses, ${forwardPasses} forward passes, members run ${forward}`);
 
 // Inputs of the network are x / (π / 3).
 const xs = tf.linspace(-Math.PI, Math.PI, 9).reshape([9, 1]);
-const { mean, standardDeviation } = method.predict(tf.mul(xs, 3 / Math.PI));
+const { mean, standardDeviation } = predict(tf.mul(xs, 3 / Math.PI));
 const [x, y, s] = [xs, mean, standardDeviation].map((tensor) => tensor.dataSync());
 let square = 0;
 for (const [i, at] of (x as Float32Array).entries()) {

@@ -7,37 +7,37 @@
 //   K-FAC  loss x.xxx x.xxx x.xxx x.xxx, the last far below
 //   rank 0 of 1: 3 layers, decomposed 4 times, n KiB held
 import { allReduce, alone, environmentRank, localCluster, mpi } from '@frugal/cluster';
-import { type Communicator, type Method, train, type Transform, useEngine } from '@frugal/core';
+import { type Communicator, type Link, type Method, train, type TrainReport, useEngine } from '@frugal/core';
 import { digits, mlp } from '@frugal/models';
 import { kfac, sgd } from '@frugal/optim';
 
 const learningRate = 0.1;
-const last = (): Transform => sgd({ learningRate, momentum: 0.9 });
+const last = sgd({ learningRate, momentum: 0.9 });
 
-async function losses(communicator: Communicator, optimizer: Transform[], methods: Method[]): Promise<string> {
+async function trained(communicator: Communicator, optimizer: Link[], methods: Method[]): Promise<TrainReport> {
   const data = digits({ train: 600, test: 1 });
   const model = mlp({ inputShape: [28, 28, 1], hidden: [32, 32], seed: 3 });
   const run = { communicator, epochs: 4, batchSize: 60, seed: 1, progress: false } as const;
-  const { epochs } = await train(model, data.train, { ...run, optimizer, methods });
-  return `loss ${epochs.map(({ loss }) => loss.toFixed(3)).join(' ')}`;
+  return train(model, data.train, { ...run, optimizer, methods });
 }
+
+const losses = ({ epochs }: TrainReport): string => `loss ${epochs.map(({ loss }) => loss.toFixed(3)).join(' ')}`;
 
 async function run(communicator: Communicator): Promise<void> {
   const { rank, size } = communicator;
   const k = kfac({
-    learningRate,
     klClip: 0.3,
     damping: 1,
     factorEvery: 1,
     inverseEvery: 10,
     distribution: { strategy: 'layer-wise' },
   });
-  const plain = await losses(communicator, [allReduce(), last()], []);
-  const curved = await losses(communicator, [allReduce(), k.link, last()], [k]);
+  const plain = await trained(communicator, [allReduce(), last], []);
+  const curved = await trained(communicator, [allReduce(), k.link, last], [k]);
   if (rank !== 0) return;
-  const { layers, decompositions, decompositionBytes } = k.report();
-  console.log(`SGD    ${plain}`);
-  console.log(`K-FAC  ${curved}`);
+  const { layers, decompositions, decompositionBytes } = curved.of(k);
+  console.log(`SGD    ${losses(plain)}`);
+  console.log(`K-FAC  ${losses(curved)}`);
   console.log(
     `rank 0 of ${size}: ${layers.length} layers, decomposed ${decompositions} times, ${(decompositionBytes / 1024).toFixed(0)} KiB held`,
   );

@@ -1,4 +1,4 @@
-import type { Method, Transform } from '@frugal/core';
+import type { Link, Method } from '@frugal/core';
 import { demon, linear, sgd } from '@frugal/optim';
 import { topK } from '@frugal/sampling';
 
@@ -8,16 +8,16 @@ export interface Contender {
   readonly key: string;
   /** Title in tables. */
   readonly title: string;
-  /** Fresh methods: their state belongs to one run. */
+  /** Its methods. */
   methods(): Method[];
-  /** A fresh optimizer. */
-  optimizer(): Transform;
+  /** Its links. */
+  optimizer(): Link;
 }
 
 const rate = 0.02;
-const decaying = (): Transform => sgd({ learningRate: linear({ initial: rate }), momentum: 0.9 });
+const decaying = (): Link => sgd({ learningRate: linear({ initial: rate }), momentum: 0.9 });
 // Demon lowers the effective rate by itself: η/(1 − β_t) falls linearly to η.
-const withDemon = (): Transform => sgd({ learningRate: rate, momentum: demon({ initial: 0.9 }) });
+const withDemon = (): Link => sgd({ learningRate: rate, momentum: demon({ initial: 0.9 }) });
 
 /** Exact, sampled, and sampled with Demon: the three ways of the main job. */
 export const contenders: readonly Contender[] = [

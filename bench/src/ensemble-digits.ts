@@ -43,11 +43,10 @@ export async function ensembleDigits(quick: boolean, seed: number, figures: Figu
     rows.push([title, `${(100 * accuracy).toFixed(2)} %`, seconds.toFixed(2)]);
   };
   const model = network(seed);
-  const method = enkf({ model, members: MEMBERS, observationNoise: 0.3, spread: 0.3 });
+  const method = enkf({ members: MEMBERS, observationNoise: 0.3, spread: 0.3 });
   const run = { epochs: 1, batchSize: 8, seed, progress: false } as const;
   const report = await train(model, data, { methods: [method], optimizer: [], ...run });
   add('enkf', `EnKF, J = ${MEMBERS}`, evaluate(model, held).accuracy ?? 0, report.seconds);
-  method.step.dispose();
   model.dispose();
   let best = { accuracy: 0, seconds: 0 };
   for (const learningRate of RATES) {

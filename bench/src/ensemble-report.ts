@@ -15,7 +15,7 @@ async function bandChart(
   name: string,
   { train: data, test }: Curve,
   way: string,
-  make: (model: tf.LayersModel) => { method: EnsembleMethod; epochs: number; batchSize: number },
+  make: () => { method: EnsembleMethod; epochs: number; batchSize: number },
 ): Promise<Chart> {
   const model = curveNetwork(1, 10, 1);
   const { method, epochs, batchSize } = make(model);
@@ -36,20 +36,19 @@ async function bandChart(
     ],
   });
   tf.dispose([xs, ys, mean, standardDeviation]);
-  method.step.dispose();
   model.dispose();
   return chart;
 }
 
 /** Predictions with their uncertainty, for both curves and both methods. */
 export async function bandCharts(): Promise<Chart[]> {
-  const online = (model: tf.LayersModel) => ({
-    method: enkf({ model, observationNoise: 0.05 }),
+  const online = () => ({
+    method: enkf({ observationNoise: 0.05 }),
     epochs: 1,
     batchSize: 1,
   });
-  const offline = (model: tf.LayersModel) => ({
-    method: esmda({ model, observationNoise: 0.05, coefficients: inflationCoefficients(10) }),
+  const offline = () => ({
+    method: esmda({ observationNoise: 0.05, coefficients: inflationCoefficients(10) }),
     epochs: 10,
     batchSize: 100,
   });

@@ -11,14 +11,13 @@ const COUNTS = [10, 25, 50, 100, 200, 400];
 async function online(members: number, seed: number): Promise<{ rmse: number; seconds: number }> {
   const { train: data, test } = sine({ seed });
   const model = curveNetwork(1, 10, seed);
-  const method = enkf({ model, members, observationNoise: 0.05, log: () => undefined });
+  const method = enkf({ members, observationNoise: 0.05, log: () => undefined });
   const run = { epochs: 1, batchSize: 1, optimizer: [], progress: false } as const;
-  const { seconds } = await train(model, data, { methods: [method], seed, ...run });
+  const report = await train(model, data, { methods: [method], seed, ...run });
   const { xs, ys } = firstBatch(test, test.length);
-  const { mean: prediction, standardDeviation } = method.predict(xs);
+  const { mean: prediction, standardDeviation } = report.of(method).predict(xs);
   const rmse = tf.tidy(() => Math.sqrt(tf.losses.meanSquaredError(ys, prediction).dataSync()[0] as number));
   tf.dispose([xs, ys, prediction, standardDeviation]);
-  method.step.dispose();
   model.dispose();
   return { rmse, seconds };
 }

@@ -65,18 +65,17 @@ const quiet = { progress: false, optimizer: [] } as const;
 async function assimilate(
   problem: Problem,
   seed: number,
-  make: (model: tf.LayersModel) => EnsembleMethod,
+  make: () => EnsembleMethod,
   run: { epochs: number; batchSize: number },
 ): Promise<Score> {
   const { train: data, test } = problem.make(seed);
   const model = curveNetwork(problem.inputs, problem.hidden, seed);
-  const method = make(model);
-  const { seconds } = await train(model, data, { methods: [method], seed, ...run, ...quiet });
+  const method = make();
+  const report = await train(model, data, { methods: [method], seed, ...run, ...quiet });
   const { xs, ys } = firstBatch(test, test.length);
-  const { mean: prediction, standardDeviation } = method.predict(xs);
-  const result = score(prediction.dataSync(), test, seconds);
+  const { mean: prediction, standardDeviation } = report.of(method).predict(xs);
+  const result = score(prediction.dataSync(), test, report.seconds);
   tf.dispose([xs, ys, prediction, standardDeviation]);
-  method.step.dispose();
   model.dispose();
   return result;
 }
@@ -116,8 +115,8 @@ function waysOf(problem: Problem): Way[] {
   const { members, noise: observationNoise } = problem;
   const coefficients = inflationCoefficients(ITERATIONS);
   const [passes, iterations] = [Math.round(members / BACKWARD), Math.round((members * ITERATIONS) / BACKWARD)];
-  const online = (model: tf.LayersModel) => enkf({ model, members, observationNoise });
-  const offline = (model: tf.LayersModel) => esmda({ model, members, observationNoise, coefficients });
+  const online = () => enkf({ members, observationNoise });
+  const offline = () => esmda({ members, observationNoise, coefficients });
   const sgdOf = (epochs: number) => (seed: number) => descend(problem, seed, { epochs, batchSize: 1 });
   const gdOf = (epochs: number) => (seed: number) => descend(problem, seed, { epochs, batchSize: WHOLE });
   return [
@@ -169,21 +168,21 @@ async function solve(problem: Problem, seeds: readonly number[], figures: Figure
 async function batchedForward(rounds: number): Promise<number> {
   const { train: data, test } = sine();
   const model = curveNetwork(1, 10, 1);
-  const method = enkf({ model, members: MEMBERS, observationNoise: 0.05 });
-  await train(model, data, { methods: [method], seed: 1, epochs: 1, batchSize: 10, ...quiet });
+  const method = enkf({ members: MEMBERS, observationNoise: 0.05 });
+  const report = await train(model, data, { methods: [method], seed: 1, epochs: 1, batchSize: 10, ...quiet });
   const { xs, ys } = firstBatch(test, test.length);
+  const { predict } = report.of(method);
   const loop = loopOverMembers(model, MEMBERS, xs);
   const ratios: number[] = [];
   for (let r = 0; r <= rounds; r++) {
     let started = performance.now();
-    tf.dispose(Object.values(method.predict(xs)));
+    tf.dispose(Object.values(predict(xs)));
     const batched = performance.now() - started;
     started = performance.now();
     loop();
     if (r > 0) ratios.push((performance.now() - started) / batched);
   }
   tf.dispose([xs, ys]);
-  method.step.dispose();
   model.dispose();
   return median(ratios);
 }

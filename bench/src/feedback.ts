@@ -52,7 +52,7 @@ export async function fit(
   const model = feedbackNetwork(contender, data.train.shape, seed);
   const method = contender.method();
   const probe = firstBatch(data.test, PROBE);
-  const meter = measure && method ? alignmentMeter(model, [method], probe, { every: METER_EVERY }) : undefined;
+  const meter = measure && method ? alignmentMeter(probe, { every: METER_EVERY }) : undefined;
   try {
     const report = await train(model, data.train, {
       methods: [...listOf(method), ...(meter ? [meter] : [])],
@@ -64,7 +64,7 @@ export async function fit(
     });
     const accuracy = evaluate(model, data.test).accuracy ?? 0;
     const angle = largestAngle(model, contender, probe, seed);
-    return { accuracy, report, angle, history: meter?.history ?? [] };
+    return { accuracy, report, angle, history: meter ? report.of(meter) : [] };
   } finally {
     tf.dispose([probe.xs, probe.ys]);
     model.dispose();
@@ -96,13 +96,16 @@ async function stepTimes(data: Dataset, rounds: number, steps: number): Promise<
       if (r > 0) times.push((performance.now() - started) / steps);
     }
   }
+  const examples = (rounds + 1) * steps * BATCH;
+  const found = new Map(
+    runs.map(({ key, times, method, run }) => [key, { times, feedback: method && run.of(method), examples }]),
+  );
   for (const { run, model } of runs) {
     run.dispose();
     model.dispose();
   }
   tf.dispose([batch.xs, batch.ys]);
-  const examples = (rounds + 1) * steps * BATCH;
-  return new Map(runs.map(({ key, times, method }) => [key, { times, feedback: method?.report(), examples }]));
+  return found;
 }
 
 /** The figures of one contender on the whole of MNIST, and its row of the table. */

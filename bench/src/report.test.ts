@@ -27,6 +27,9 @@ function run(title: string, seconds: number, kept: number, changes: Partial<Trai
       { site: 'dense1', rule, done: 8e9 * kept, exact: 8e9, kept },
     ],
     uncovered: [],
+    of: () => {
+      throw new Error('nothing to tell');
+    },
     engine: 'test engine',
     fallbacks: {},
     ...changes,

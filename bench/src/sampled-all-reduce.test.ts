@@ -1,5 +1,5 @@
-import { allReduce, alone, type CountedExchange, localCluster, sampledAllReduce } from '@frugal/cluster';
-import { type Communicator, type Dataset, type Method, train, useEngine } from '@frugal/core';
+import { allReduce, alone, localCluster, sampledAllReduce } from '@frugal/cluster';
+import { type Communicator, type Dataset, type Link, type Method, train, useEngine } from '@frugal/core';
 import { describeEngines, relativeError, toyImages, weightsOf } from '@frugal/core/testing';
 import { lenet } from '@frugal/models';
 import { sgd } from '@frugal/optim';
@@ -9,7 +9,7 @@ import { expect, test } from 'vitest';
 const SMALL = { inputShape: [8, 8, 1], filters: [12, 16], hidden: [96], classes: 3, seed: 2 } as const;
 
 interface Choice {
-  readonly link: () => CountedExchange;
+  readonly link: () => Link;
   readonly methods: () => Method[];
 }
 
@@ -73,7 +73,7 @@ test('LeNet at keep 0.34 sends less than 40 % of its gradients', async () => {
   const [report] = await localCluster(2, async (communicator) => {
     const link = sampledAllReduce();
     const model = lenet({ classes: 3 });
-    await train(model, images, {
+    const run = await train(model, images, {
       methods: [topK({ keep: 0.34, by: 'weights' })],
       optimizer: [link, sgd({ learningRate: 0.01 })],
       epochs: 1,
@@ -82,7 +82,7 @@ test('LeNet at keep 0.34 sends less than 40 % of its gradients', async () => {
       communicator,
     });
     model.dispose();
-    return link.report();
+    return run.of(link);
   });
   // conv1 has one channel and the output layer is exact; conv2 keeps ⌊32·0.34⌋ = 10 channels of 25·64, the hidden layer
   // ⌊3136·0.34⌋ = 1066 rows of 1024.

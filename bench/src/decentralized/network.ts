@@ -13,7 +13,7 @@ import {
   ring,
   slowMo,
 } from '@frugal/cluster';
-import { averageModel, type Dataset, evaluate, train, type Transform } from '@frugal/core';
+import { averageModel, type Dataset, evaluate, type Link, train } from '@frugal/core';
 import { mlp } from '@frugal/models';
 import { sgd } from '@frugal/optim';
 
@@ -21,7 +21,7 @@ import { sgd } from '@frugal/optim';
 export interface Decentralized {
   readonly key: string;
   readonly title: string;
-  make(learningRate: number): Transform[];
+  make(learningRate: number): Link[];
 }
 
 const topology = ring();

@@ -1,6 +1,6 @@
-import { FrugalError, slice, type Transform } from '@frugal/core';
+import { FrugalError, slice, type UpdateLink } from '@frugal/core';
 import { cifar10, resnet20 } from '@frugal/models';
-import { kfac, type KfacMethod, sgd } from '@frugal/optim';
+import { kfac, type KfacReport, sgd } from '@frugal/optim';
 import { linesChart } from '../lines.js';
 import { type Figures, round } from '../results.js';
 import { percent } from '../summary.js';
@@ -15,7 +15,7 @@ const MARGIN = 0.003;
 const TRIALS = { sgd: [0.025, 0.05, 0.1, 0.2], kfac: [3e-4, 1e-3, 3e-3] } as const;
 const KFAC_RATE = 0.1;
 
-const optimizerOf = (rate: number): Transform =>
+const optimizerOf = (rate: number): UpdateLink =>
   sgd({ learningRate: falling(rate), momentum: 0.9, weightDecay: DECAY });
 
 const withSgd = (rate: number, epochs: number, key = 'sgd'): Runner => ({
@@ -25,16 +25,16 @@ const withSgd = (rate: number, epochs: number, key = 'sgd'): Runner => ({
   make: () => ({ optimizer: optimizerOf(rate), methods: [] }),
 });
 
-const withKfac = (damping: number, epochs: number, made?: (method: KfacMethod) => void): Runner => ({
-  key: 'kfac',
-  title: `K-FAC, damping ${damping}, ${epochs} epochs`,
-  epochs,
-  make() {
-    const method = kfac({ learningRate: falling(KFAC_RATE), damping, klClip: falling(1e-3) });
-    made?.(method);
-    return { optimizer: optimizerOf(KFAC_RATE), methods: [method] };
-  },
-});
+function withKfac(damping: number, epochs: number, tellReport: (report: KfacReport) => void = () => undefined): Runner {
+  const method = kfac({ damping, klClip: falling(1e-3) });
+  return {
+    key: 'kfac',
+    title: `K-FAC, damping ${damping}, ${epochs} epochs`,
+    epochs,
+    make: () => ({ optimizer: optimizerOf(KFAC_RATE), methods: [method] }),
+    ended: (run) => tellReport(run.of(method)),
+  };
+}
 
 const tell = ({ title }: Runner, { epoch, seconds, loss, accuracy }: Mark): void => {
   const line = `epoch ${epoch}, ${seconds.toFixed(0)} s, loss ${loss.toFixed(3)}, accuracy ${percent(accuracy, 2)}`;
@@ -153,17 +153,17 @@ export async function cifarRuns(quick: boolean, seed: number, figures: Figures) 
   };
   const rate = await tune(part, TRIALS.sgd, (trial) => withSgd(trial, TUNING.epochs));
   const damping = await tune(part, TRIALS.kfac, (trial) => withKfac(trial, TUNING.epochs));
-  const methods: KfacMethod[] = [];
+  const reports: KfacReport[] = [];
   const runners = [
     withSgd(rate, epochs.sgd),
     withSgd(rate, epochs.short, 'sgd_short'),
-    withKfac(damping, epochs.kfac, (method) => methods.push(method)),
+    withKfac(damping, epochs.kfac, (report) => reports.push(report)),
   ];
   const marks = await race({ ...course, ...sets }, runners, tell);
   const rows = summarise(marks, runners, figures);
   figures['cifar.sgd.rate'] = rate;
   figures['cifar.kfac.damping'] = damping;
-  for (const [phase, ms] of Object.entries(methods[0]?.report().milliseconds ?? {})) {
+  for (const [phase, ms] of Object.entries(reports[0]?.milliseconds ?? {})) {
     figures[`cifar.kfac.${phase}_seconds`] = round(ms / 1000, 1);
   }
   return { rows, charts: charts(marks, runners) };

@@ -45,14 +45,7 @@ const ofSgd = (seeds: readonly number[], rate: number): Promise<number[]> =>
   curve(seeds, (data, seed) => losses(data, seed, [], rate));
 
 const ofKfac = (seeds: readonly number[], options: KfacOptions): Promise<number[]> =>
-  curve(seeds, (data, seed) =>
-    losses(
-      data,
-      seed,
-      [kfac({ learningRate: falling(KFAC_RATE), factorEvery: 1, inverseEvery: 10, ...options })],
-      KFAC_RATE,
-    ),
-  );
+  curve(seeds, (data, seed) => losses(data, seed, [kfac({ factorEvery: 1, inverseEvery: 10, ...options })], KFAC_RATE));
 
 /** The trial whose loss is lowest after this epoch. */
 async function best<T>(trials: readonly T[], epoch: number, run: (trial: T) => Promise<number[]>) {

@@ -4,9 +4,10 @@ import {
   batches,
   type Dataset,
   evaluate,
+  type Link,
   type Method,
   stepper,
-  type Transform,
+  type Stepper,
 } from '@frugal/core';
 import type * as tf from '@tensorflow/tfjs';
 import { augmented } from './augment.js';
@@ -16,8 +17,10 @@ export interface Runner {
   readonly key: string;
   readonly title: string;
   readonly epochs: number;
-  /** Fresh links and methods. */
-  make(): { readonly optimizer: Transform; readonly methods: Method[] };
+  /** Links and methods. */
+  make(): { readonly optimizer: Link; readonly methods: Method[] };
+  /** Asks the run at its end. */
+  ended?(run: Stepper): void;
 }
 
 /** Where a run is at the end of an epoch. */
@@ -50,7 +53,7 @@ function* feed({ train, batchSize, seed }: Course, epochs: number): Generator<Ba
 }
 
 /** A run that goes on by a few steps at a time. */
-function start(course: Course, { epochs, make }: Runner) {
+function start(course: Course, { epochs, make, ended }: Runner) {
   const model = course.model(course.seed);
   const { optimizer, methods } = make();
   const perEpoch = batchCount(course.train, { batchSize: course.batchSize, dropLast: true });
@@ -65,7 +68,6 @@ function start(course: Course, { epochs, make }: Runner) {
   };
   return {
     marks,
-    methods,
     /** Makes so many steps, or fewer at the end; false when there are no more. */
     async advance(steps: number): Promise<boolean> {
       for (let made = 0; made < steps; made++) {
@@ -81,6 +83,7 @@ function start(course: Course, { epochs, make }: Runner) {
       return true;
     },
     dispose(): void {
+      ended?.(run);
       run.dispose();
       model.dispose();
     },

@@ -22,7 +22,6 @@ const ys = tf.tidy(() =>
 async function measure(strategy: Distribution['strategy']) {
   const model = resnet20({ seed: 1 });
   const method = kfac({
-    learningRate: RATE,
     factorEvery: 5,
     inverseEvery: 10,
     distribution: { ...(strategy !== undefined && { strategy }) },
@@ -37,7 +36,7 @@ async function measure(strategy: Distribution['strategy']) {
   for (let i = 1; i < steps; i++) ({ loss } = await run.step({ xs, ys }));
   await communicator.barrier();
   const ms = (performance.now() - started) / (steps - 1);
-  const { decompositionBytes, sent, milliseconds } = method.report();
+  const { decompositionBytes, sent, milliseconds } = run.of(method);
   const held = Float64Array.of(decompositionBytes);
   await communicator.allReduce(held, 'max');
   const ofSteps = Float64Array.from(Object.values(sent), (bytes) => bytes / steps);

@@ -1,5 +1,5 @@
-import { allReduce, type CountedExchange, sampledAllReduce } from '@frugal/cluster';
-import { type Communicator, type Dataset, evaluate, type Method, train } from '@frugal/core';
+import { allReduce, type ExchangeReport, sampledAllReduce } from '@frugal/cluster';
+import { type Communicator, type Dataset, evaluate, type ExchangeLink, type Method, train } from '@frugal/core';
 import { lenet } from '@frugal/models';
 import { linear, sgd } from '@frugal/optim';
 import { topK } from '@frugal/sampling';
@@ -16,10 +16,10 @@ async function run(
   communicator: Communicator,
   data: { train: Dataset; test: Dataset },
   { seed, epochs }: { seed: number; epochs: number },
-  { link, methods }: { link: CountedExchange; methods: Method[] },
+  { link, methods }: { link: ExchangeLink<ExchangeReport>; methods: Method[] },
 ): Promise<Outcome> {
   const model = lenet({ seed });
-  await train(model, data.train, {
+  const report = await train(model, data.train, {
     methods,
     optimizer: [link, sgd({ learningRate: linear({ initial: 0.02 }), momentum: 0.9 })],
     epochs,
@@ -29,7 +29,7 @@ async function run(
   });
   const accuracy = communicator.rank === 0 ? (evaluate(model, data.test).accuracy ?? 0) : 0;
   model.dispose();
-  return { accuracy, bytesPerStep: link.report().bytesPerStep };
+  return { accuracy, bytesPerStep: report.of(link).bytesPerStep };
 }
 
 /** Accuracy and bytes of LeNet with whole and with sampled gradients on the wire. */

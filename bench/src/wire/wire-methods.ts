@@ -1,5 +1,5 @@
-import { allReduce, decentlam, lazy, onePeerHypercube, sampledAllReduce } from '@frugal/cluster';
-import type { Method, StepperOptions, Transform } from '@frugal/core';
+import { allReduce, decentlam, type ExchangeReport, lazy, onePeerHypercube, sampledAllReduce } from '@frugal/cluster';
+import type { Method, Reporting, StepperOptions } from '@frugal/core';
 import { sgd } from '@frugal/optim';
 import { topK } from '@frugal/sampling';
 import { onePeer, type Pattern, ringAllReduce } from './cost-model.js';
@@ -13,8 +13,8 @@ export interface WireMethod {
   readonly title: string;
   /** Options of a run alone: the same arithmetic, nothing sent. */
   alone(): StepperOptions;
-  /** Options with the exchange, and what it has sent per step. */
-  make(): { readonly options: StepperOptions; readonly bytesPerStep: () => number };
+  /** Options with the exchange, and the link that tells what it has sent. */
+  make(): { readonly options: StepperOptions; readonly link: Reporting<ExchangeReport> };
   /** Messages and bytes as a function of the number of ranks, from the bytes of a step. */
   pattern(payload: number): Pattern;
 }
@@ -23,8 +23,7 @@ const rate = { learningRate: 0.01, momentum: 0.9 };
 const byWeights = (): Method[] => [topK({ keep: KEEP, by: 'weights' })];
 
 function reduced(link: ReturnType<typeof allReduce>, methods: readonly Method[]) {
-  const optimizer: Transform[] = [link, sgd(rate)];
-  return { options: { optimizer, methods }, bytesPerStep: () => link.report().bytesPerStep };
+  return { options: { optimizer: [link, sgd(rate)], methods }, link };
 }
 
 /** What is compared. */
@@ -49,7 +48,7 @@ export const wireMethods: readonly WireMethod[] = [
     alone: () => ({ optimizer: sgd(rate) }),
     make() {
       const link = decentlam({ ...rate, topology: lazy(onePeerHypercube()) });
-      return { options: { optimizer: link }, bytesPerStep: () => link.report().bytesPerStep };
+      return { options: { optimizer: link }, link };
     },
     pattern: onePeer,
   },

@@ -46,7 +46,7 @@ for (const method of wireMethods) {
       if (r >= 0) (times[key] ??= []).push(ms);
     }
   }
-  bytes[method.key] = own.bytesPerStep();
+  bytes[method.key] = (runs[1] as Stepper).of(own.link).bytesPerStep;
   for (const run of runs) run.dispose();
   for (const model of models) model.dispose();
 }

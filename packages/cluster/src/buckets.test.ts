@@ -1,4 +1,4 @@
-import type { Param } from '@frugal/core';
+import { type Param, weightedSum } from '@frugal/core';
 import { expectNoLeak, describeEngines } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
@@ -10,7 +10,7 @@ const paramOf = (name: string, shape: number[]): Param => ({
 });
 
 const namesOf = (bytes: number, params: readonly Param[]): string[][] =>
-  openBuckets(params, bytes).map((bucket) => bucket.params.map(({ name }) => name));
+  openBuckets(params, bytes, weightedSum).map((bucket) => bucket.params.map(({ name }) => name));
 
 await describeEngines('buckets', () => {
   test('the last layer comes first; a large weight stands alone', () => {
@@ -26,7 +26,7 @@ await describeEngines('buckets', () => {
   test('what is packed comes back: scaled, smaller than the weight, or as zeros', async () => {
     const params = [paramOf('a', [2, 2]), paramOf('b', [3]), paramOf('c', [2])];
     await expectNoLeak(async () => {
-      const [bucket] = openBuckets(params, 1000);
+      const [bucket] = openBuckets(params, 1000, weightedSum);
       const updates = new Map<string, tf.Tensor>([
         ['a', tf.tensor2d([[1, 2]])],
         ['c', tf.tensor1d([3, 4])],
@@ -49,7 +49,7 @@ await describeEngines('buckets', () => {
   test('a part that counts for nothing may be NaN; another may not', async () => {
     const params = [paramOf('a', [2])];
     const updates = new Map([['a', tf.tensor1d([Number.NaN, 1])]]);
-    const [bucket] = openBuckets(params, 1000);
+    const [bucket] = openBuckets(params, 1000, weightedSum);
     expect([...(await bucket!.pack(updates, 0))]).toEqual([0, 0]);
     expect([...(await bucket!.pack(updates, 0.5))]).toEqual([Number.NaN, 0.5]);
     tf.dispose([...updates.values(), ...params.map(({ value }) => value)]);

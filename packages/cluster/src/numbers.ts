@@ -23,12 +23,7 @@ const BLOCK = 4096;
  *
  * @param sum - what adds floats
  */
-export function reduceInOrder(
-  parts: readonly Numbers[],
-  reduction: Reduction,
-  into: Numbers,
-  sum: WeightedSum,
-): void {
+export function reduceInOrder(parts: readonly Numbers[], reduction: Reduction, into: Numbers, sum: WeightedSum): void {
   if (reduction === 'sum' && !(into instanceof Int32Array)) {
     // All of one type, which a communicator has checked. Times 1 is exact.
     const weights = parts.map(() => 1);

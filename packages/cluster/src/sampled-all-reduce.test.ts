@@ -1,13 +1,30 @@
-import { clockAt, type Geometry, openScope, type Param, type SampledSlices, stream } from '@frugal/core';
+import {
+  clockAt,
+  conv2d,
+  dense,
+  type ExchangeLink,
+  type Geometry,
+  openScope,
+  type Param,
+  type SampledSlices,
+  type Site,
+  stream,
+} from '@frugal/core';
 import { describeEngines, expectNoLeak, relativeError, toySgd, weightsOf } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { describe, expect, it, test } from 'vitest';
 import { alone } from './alone.js';
-import { allReduce, type CountedExchange } from './all-reduce.js';
+import { allReduce, type ExchangeReport } from './all-reduce.js';
 import { localCluster } from './local.js';
 import { sampledAllReduce } from './sampled-all-reduce.js';
+import { contextOf } from './testing/context.js';
 import { handTrain } from './testing/data-parallel.js';
 import { largestWeights } from './testing/largest-weights.js';
+
+/** Slices that the host knows. */
+interface Slices extends SampledSlices {
+  readonly indices: Int32Array;
+}
 
 const weight = (name: string, shape: number[], geometry?: Geometry): Param => {
   const value = tf.tidy(() => tf.variable(tf.zeros(shape)));
@@ -16,7 +33,7 @@ const weight = (name: string, shape: number[], geometry?: Geometry): Param => {
 };
 
 /** Random numbers in the slices of the sample, zero elsewhere. */
-function gradient(shape: number[], rank: number, slices?: SampledSlices): tf.Tensor {
+function gradient(shape: number[], rank: number, slices?: Slices): tf.Tensor {
   const random = stream(5, 'gradient', rank, ...shape);
   const full = tf.tensor(
     Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random.normal()),
@@ -33,20 +50,28 @@ const DENSE = [6, 70];
 const CONV = [3, 3, 5, 4];
 
 interface Plans {
-  readonly dense?: SampledSlices;
-  readonly conv?: SampledSlices;
+  readonly dense?: Slices;
+  readonly conv?: Slices;
 }
 
+/** Where a rule leaves the indices of its plan: on the host. */
+const onHost = (slices: SampledSlices): SampledSlices => slices;
+
 /** One exchange of a sampled dense weight, a sampled convolution and a bias; what each rank received, and the bytes. */
-function exchange(size: number, make: () => CountedExchange, plansOf: (rank: number) => Plans) {
+function exchange(
+  size: number,
+  make: () => ExchangeLink<ExchangeReport>,
+  plansOf: (rank: number) => Plans,
+  lay: (slices: Slices) => SampledSlices = onHost,
+) {
   return localCluster(size, async (communicator) => {
     const { rank } = communicator;
     const plans = plansOf(rank);
     const params = [
-      weight('dense', DENSE, { kind: 'dense' }),
-      weight('conv', CONV, { kind: 'conv2d', strides: [1, 1], pad: 'same' }),
+      weight('dense', DENSE, dense),
+      weight('conv', CONV, conv2d({ strides: [1, 1], pad: 'same' })),
       weight('bias', [7]),
-    ];
+    ] as const;
     const updates = new Map(
       Object.entries(
         tf.tidy(() => ({
@@ -57,17 +82,19 @@ function exchange(size: number, make: () => CountedExchange, plansOf: (rank: num
       ),
     );
     const scope = openScope(clockAt(0), 0, rank, (rank + 1) / 6);
-    if (plans.dense) scope.plans.set('dense site', { sampled: plans.dense });
-    if (plans.conv) scope.plans.set('conv site', { key: 'of a rule', sampled: plans.conv });
-    const link = make();
-    link.init(params);
+    const sampled = { dense: plans.dense && lay(plans.dense), conv: plans.conv && lay(plans.conv) };
+    if (sampled.dense) scope.plans.set(params[0].site as Site, { sampled: sampled.dense });
+    if (sampled.conv) scope.plans.set(params[1].site as Site, { key: 'of a rule', sampled: sampled.conv });
+    const link = make().open(contextOf(params, communicator));
+    await link.prepare?.();
     try {
-      const sums = await link.exchange(updates, params, scope, communicator);
+      const sums = await link.exchange(updates, scope);
       const values = [...sums].map(([name, t]) => [name, t.shape, [...t.dataSync()]] as const);
       tf.dispose([...sums.values()]);
-      return { values: values.sort(([a], [b]) => a.localeCompare(b)), report: link.report() };
+      return { values: values.sort(([a], [b]) => a.localeCompare(b)), report: link.report?.() };
     } finally {
       tf.dispose([...updates.values(), ...params.map(({ value }) => value)]);
+      for (const slices of [sampled.dense, sampled.conv]) if (slices) tf.dispose(slices.indices);
     }
   });
 }
@@ -91,8 +118,8 @@ await describeEngines('sampledAllReduce', (engine) => {
     );
     expect(sampled.map(({ values }) => values)).toEqual(whole.map(({ values }) => values));
     // 2 of 6 rows of 70, 3 of 5 channels of 9·4, the bias, and two checksums of each weight.
-    expect(sampled[0]!.report.bytes).toBe(4 * (2 * 70 + 3 * 36 + 7) + 3 * 16);
-    expect(sampled[0]!.report.fullBytes).toBe(whole[0]!.report.bytes);
+    expect(sampled[0]!.report?.bytes).toBe(4 * (2 * 70 + 3 * 36 + 7) + 3 * 16);
+    expect(sampled[0]!.report?.fullBytes).toBe(whole[0]!.report?.bytes);
   });
 
   test('without plans all travels', async () => {
@@ -107,6 +134,28 @@ await describeEngines('sampledAllReduce', (engine) => {
       () => ({}),
     );
     expect(sampled[1]!.values).toEqual(whole[1]!.values);
+  });
+
+  /** As a rule leaves indices that were drawn on the engine: in no order, and one of them twice. */
+  const onEngine = ({ axis, indices }: Slices): SampledSlices => ({
+    axis,
+    indices: tf.tensor1d([...indices.toReversed(), indices[0]!], 'int32'),
+  });
+
+  test('indices that lie on the engine, unsorted and repeated, send the same slices', async () => {
+    const link = () => sampledAllReduce();
+    const host = await exchange(3, link, () => PLANS);
+    await expectNoLeak(async () => {
+      expect(await exchange(3, link, () => PLANS, onEngine)).toEqual(host);
+    });
+    // The control: which ones they are does matter.
+    const others = exchange(
+      3,
+      link,
+      (rank) => (rank === 1 ? { ...PLANS, dense: { axis: 0, indices: Int32Array.of(1, 5) } } : PLANS),
+      onEngine,
+    );
+    await expect(others).rejects.toThrow('the same plan on all ranks at site dense site');
   });
 
   test('no tensor is left', async () => {
@@ -124,7 +173,7 @@ await describeEngines('sampledAllReduce', (engine) => {
     );
   });
 
-  const run = (link: () => CountedExchange, steps = 4) => ({
+  const run = (link: () => ExchangeLink, steps = 4) => ({
     steps,
     methods: () => [largestWeights(0.4)],
     links: () => [link(), toySgd(0.05, 0.9)],
@@ -174,21 +223,24 @@ describe('plans that differ', () => {
     ['another channel', { conv: { axis: 2, indices: Int32Array.of(0, 2, 4) } }, 'conv site'],
     ['another number of rows', { dense: { axis: 0, indices: Int32Array.of(1, 4, 5) } }, 'dense site'],
     ['another axis', { dense: { axis: 1, indices: Int32Array.of(1, 4) } }, 'dense site'],
-    ['none', { dense: undefined as unknown as SampledSlices }, 'dense site'],
+    ['none', { dense: undefined as unknown as Slices }, 'dense site'],
   ] as const)('%s: an error with the site on all ranks', async (_what, plans, site) => {
     for (const size of [2, 3]) {
       const errors: unknown[] = [];
-      const make = (): CountedExchange => {
-        const link = sampledAllReduce();
-        return {
-          ...link,
-          exchange: (...args) =>
-            link.exchange(...args).catch((error: unknown) => {
-              errors.push(error);
-              throw error;
-            }),
-        };
-      };
+      const make = (): ExchangeLink<ExchangeReport> => ({
+        ...sampledAllReduce(),
+        open(context) {
+          const opened = sampledAllReduce().open(context);
+          return {
+            ...opened,
+            exchange: (...args) =>
+              opened.exchange(...args).catch((error: unknown) => {
+                errors.push(error);
+                throw error;
+              }),
+          };
+        },
+      });
       await expect(exchange(size, make, (rank) => other(rank, plans))).rejects.toThrow(
         `expected the same plan on all ranks at site ${site}`,
       );

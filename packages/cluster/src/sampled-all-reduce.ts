@@ -12,7 +12,13 @@ import {
   type Updates,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import { type AllReduceOptions, type ExchangeReport, openReducer, type Reducer, reducerSettings } from './all-reduce.js';
+import {
+  type AllReduceOptions,
+  type ExchangeReport,
+  openReducer,
+  type Reducer,
+  reducerSettings,
+} from './all-reduce.js';
 
 /** {@link SampledSlices} whose indices the host knows, ascending and distinct. */
 interface HostSlices extends SampledSlices {

@@ -9,7 +9,7 @@ import { stepper } from './stepper.js';
 import { methodOf } from './testing/descriptions.js';
 import { describeEngines, expectNoLeak, relativeError } from './testing/engines.js';
 import { meanGradient, runRanks } from './testing/ranks.js';
-import { toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
+import { firstBatch, toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
 import type { TrainOptions, TrainReport } from './run.js';
 import { train } from './train.js';
 
@@ -28,7 +28,7 @@ async function run(options: Partial<TrainOptions>, model: tf.LayersModel = toyMo
 async function steps(examples: number, options: object, model: tf.LayersModel = toyModel(2)) {
   const { step, dispose } = stepper(model, { optimizer: toySgd(0.05), ...options });
   const losses: number[] = [];
-  const batch = batches(data, { batchSize: examples }).next().value!;
+  const batch = firstBatch(data, examples);
   for (let i = 0; i < 3; i++) losses.push((await step(batch)).loss);
   dispose();
   const weights = weightsOf(model);
@@ -101,7 +101,7 @@ await describeEngines('a batch in parts', () => {
       const attachment = attach(model);
       const optimizer = attachment.optimizer(toySgd(0.05), accumulate === undefined ? {} : { accumulate });
       model.compile({ optimizer, loss: 'categoricalCrossentropy' });
-      const { xs, ys } = batches(data, { batchSize: 32 }).next().value!;
+      const { xs, ys } = firstBatch(data, 32);
       await model.fit(xs, ys, { epochs: 3, batchSize, shuffle: false, verbose: 0 });
       const result = { weights: weightsOf(model), steps: optimizer.iterations };
       optimizer.dispose();
@@ -125,7 +125,7 @@ await describeEngines('a batch in parts', () => {
     const options = { epochs: 1, batchSize: 10, accumulate: 3, optimizer: toySgd(), progress: false as const };
     await train(model, data, options);
     await expectNoLeak(() => train(model, data, options));
-    const { xs, ys } = batches(data, { batchSize: 12 }).next().value!;
+    const { xs, ys } = firstBatch(data, 12);
     await expectNoLeak(async () => {
       const { step, dispose } = stepper(model, { optimizer: toySgd(), accumulate: 3 });
       await step({ xs, ys });

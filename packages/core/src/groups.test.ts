@@ -13,7 +13,7 @@ import { stepper } from './stepper.js';
 import { bareRun, eachGradient, plainUpdate, toyAverage } from './testing/descriptions.js';
 import { describeEngines, expectNoLeak, relativeError } from './testing/engines.js';
 import { meanGradient, runRanks } from './testing/ranks.js';
-import { toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
+import { firstBatch, toyImages, toyModel, toySgd, weightsOf } from './testing/toy.js';
 import { train } from './train.js';
 
 const isKernel = ({ name }: Param): boolean => name.endsWith('kernel');
@@ -123,7 +123,7 @@ await describeEngines('groups', () => {
     const train2 = () => train(model, data, { optimizer, epochs: 1, batchSize: 12, progress: false });
     await train2();
     await expectNoLeak(train2);
-    const batch = batches(data, { batchSize: 12 }).next().value!;
+    const batch = firstBatch(data, 12);
     await expectNoLeak(async () => {
       const { step, dispose } = stepper(model, { optimizer });
       await step(batch);

@@ -18,10 +18,12 @@ interface Ran {
   readonly sites: SiteReport[];
 }
 
+const noisy = (): tf.LayersModel => toyModel(2, { batchNorm: true, dropout: 0.5 });
+
 /** Steps on the toy data; the loss of each. */
 async function run(
   methods: readonly Method[],
-  { rate = 0.1, model = toyModel(2, { batchNorm: true, dropout: 0.5 }), accumulate = 1 } = {},
+  { rate = 0.1, model = noisy(), accumulate = 1 }: { rate?: number; model?: tf.LayersModel; accumulate?: number } = {},
 ): Promise<Ran> {
   const { step, attachment, dispose } = stepper(model, { methods, optimizer: toySgd(rate), seed: 3, accumulate });
   const losses: number[] = [];

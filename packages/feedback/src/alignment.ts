@@ -124,7 +124,7 @@ export function alignment(
   const attachment = attach(model, method);
   const { context } = attachment;
   const before = context.statistics.map(({ value }) => tf.keep(value.clone()));
-  const restore = (): void => context.statistics.forEach(({ value }, i) => void value.assign(before[i] as tf.Tensor));
+  const restore = (): void => context.statistics.forEach(({ value }, i) => value.assign(before[i] as tf.Tensor));
   const found = (rules: Rules): Found => {
     try {
       return read(context, (observer) =>

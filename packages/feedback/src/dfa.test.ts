@@ -224,7 +224,9 @@ describe('dfa', () => {
     const { report: run } = await trained(mlp([8, 7, 6, 3], 'tanh'), data, [watched], { epochs: 2 });
     expect(seen).toEqual([0, 0, 2, 2]);
     // Without measuring steps: dX of dense2 takes 20·7·3 in place of 20·7·6.
-    const plain = await trained(mlp([8, 7, 6, 3], 'tanh'), data, [dfa()]);
+    const silent = dfa({ onMeasure: () => expect.fail('measured') });
+    const plain = await trained(mlp([8, 7, 6, 3], 'tanh'), data, [silent]);
+    expect(plain.report.of(silent).sites.map(({ cosine }) => cosine)).toEqual([undefined, undefined]);
     const site = plain.report.sites[1]!;
     expect(site.exact - site.done).toBe(2 * 20 * 7 * 3);
     expect(run.sites[1]!.rule).toBe('dfa');

@@ -78,10 +78,10 @@ export function cosineOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
 export const degrees = (cosine: number): number => (Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI;
 
 /** Compares dX with dY·Wᵀ, where it is due. */
-function measurer({ options: { measureEvery: every = Infinity, onMeasure } }: FeedbackParts, book: Ledger) {
+function measurer({ options: { measureEvery, onMeasure } }: FeedbackParts, book: Ledger) {
   return ({ site, scope }: Call<Plan>, dx: tf.Tensor, dy: tf.Tensor, w: tf.Tensor): void => {
     const { step } = scope.clock;
-    if (step % every !== 0) return;
+    if (measureEvery === undefined || step % measureEvery !== 0) return;
     const exact = site.geometry.products.inputGrad(dy, w, dx.shape);
     const cosine = cosineOf(dx.dataSync(), exact.dataSync());
     book.measured(site, cosine);

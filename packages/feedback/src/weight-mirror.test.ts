@@ -1,7 +1,7 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attach, stepper } from '@frugal/core';
+import { attach, clockAt, type Method, openChain, stepper } from '@frugal/core';
 import {
   describeEngines,
   expectNoLeak,
@@ -27,14 +27,15 @@ async function mirrored(
   options: WeightMirrorOptions,
 ) {
   const method = weightMirror(options);
-  const { step, links, dispose } = stepper(model, { methods: [method], optimizer: descent(0), seed: 3 });
+  const { step, attachment, of, dispose } = stepper(model, { methods: [method], optimizer: descent(0), seed: 3 });
   const seen: Map<string, Float32Array>[] = [];
   for (let i = 0; i < count; i++) {
     await step(batch);
-    seen.push(new Map([...links.state()].map(([name, b]) => [name, Float32Array.from(b.dataSync())])));
+    const state = [...attachment.opened.state()] as [string, tf.Variable][];
+    seen.push(new Map(state.map(([name, b]) => [name, Float32Array.from(b.dataSync())])));
   }
   dispose();
-  return { seen, report: method.report() };
+  return { seen, report: of(method) };
 }
 
 const vectors = () => ({ xs: tf.ones([2, 6]), ys: tf.oneHot(tf.tensor1d([0, 1], 'int32'), 3).toFloat() });
@@ -115,20 +116,26 @@ await describeEngines('weightMirror', () => {
     // tan² = η/(2 − η)·(K − 1)/n = 0.0184 for K = 24: 7.7°.
     expect(report.sites[0]!.angle).toBeGreaterThan(6);
     expect(report.sites[0]!.angle).toBeLessThan(9.5);
+    const silent = { onMeasure: () => expect.fail('measured') };
+    const plain = await mirrored(mlp([6, 24, 16, 3], 'tanh'), vectors(), 1, silent);
+    expect(plain.report.sites.map(({ angle }) => angle)).toEqual([undefined, undefined]);
   });
 
   it('learns about as back-propagation does, in directions far nearer to it than those of feedbackAlignment', async () => {
     const data = taught(1000, 32, 10);
     const xs = tf.tensor2d(data.inputs.slice(0, 200 * 32) as Float32Array, [200, 32]);
     const ys = tf.oneHot(tf.tensor1d([...(data.targets as Uint8Array).slice(0, 200)], 'int32'), 10).toFloat();
-    const run = async (method: ReturnType<typeof feedbackAlignment> | undefined) => {
+    const run = async (method: Method | undefined) => {
       const model = mlp([32, 48, 48, 10], 'tanh');
       const methods = method ? [method] : [];
-      const meter = alignmentMeter(model, methods, { xs, ys }, { every: 119 });
+      const meter = alignmentMeter({ xs, ys }, { every: 119 });
       const { report } = await trained(model, data, [...methods, meter], { epochs: 12, batchSize: 50, rate: 0.3 });
       return {
         accuracy: report.epochs.at(-1)!.accuracy!,
-        angles: meter.history.at(-1)!.sites.map(({ angle }) => angle),
+        angles: report
+          .of(meter)
+          .at(-1)!
+          .sites.map(({ angle }) => angle),
       };
     };
     const exact = await run(undefined);
@@ -170,22 +177,41 @@ await describeEngines('weightMirror', () => {
 describe('weightMirror', () => {
   it('resumes from a checkpoint with the same bits, which a mirror that began anew would not give', async () => {
     const folders = [0, 1, 2].map(() => mkdtempSync(join(tmpdir(), 'frugal-mirror-')));
-    const run = async (folder: string, method = weightMirror({ rate: 0.1 }), stopAt = Infinity) => {
+    const run = async (folder: string, method: Method = weightMirror({ rate: 0.1 }), stopAt = Infinity) => {
       const model = mlp([8, 7, 6, 3], 'tanh');
       const options = { methods: [method], optimizer: descent(0.3), epochs: 2, batchSize: 20, seed: 1 };
       await trainFor(stopAt, model, taught(80, 8, 3), { ...options, checkpoint: { folder } });
       return weightsOf(model);
     };
     const whole = await run(folders[0]!);
-    expect(await run(folders[1]!, weightMirror({ rate: 0.1 }), 5)).not.toEqual(whole);
-    cpSync(folders[1]!, folders[2]!, { recursive: true });
+    const half = await run(folders[1]!, weightMirror({ rate: 0.1 }), 5);
+    expect(half).not.toEqual(whole);
     expect(await run(folders[1]!)).toEqual(whole);
-    const forgetful = weightMirror({ rate: 0.1 });
-    const [link] = forgetful.transforms!;
-    expect(await run(folders[2]!, { ...forgetful, transforms: [{ ...link!, state: () => new Map() }] })).not.toEqual(
-      whole,
-    );
+    const kept = weightMirror({ rate: 0.1 });
+    const forgetful: Method = { ...kept, open: (context) => ({ ...kept.open(context), state: undefined }) };
+    expect(await run(folders[2]!, forgetful, 5)).toEqual(half);
+    expect(await run(folders[2]!, forgetful)).not.toEqual(whole);
     for (const folder of folders) rmSync(folder, { recursive: true });
+  });
+
+  it('mirrors what a step has used, and not what somebody has looked at', () => {
+    const [model, method] = [mlp([6, 9, 3], 'tanh'), weightMirror({ rate: 1 })];
+    const attachment = attach(model, method);
+    const chain = openChain('test', [...method.links!, descent(0)], attachment.context);
+    const scope = attachment.begin(clockAt(0));
+    const pass = (): void =>
+      tf.tidy(() => void tf.variableGrads(() => tf.sum(model.apply(vectors().xs, { training: true }) as tf.Tensor)));
+    const sums = (): number[] =>
+      [...attachment.opened.state().values()].map((b) => tf.sum(tf.abs(b as tf.Variable)).dataSync()[0]!);
+    attachment.look({ rules: 'on', observers: [] }, pass);
+    chain.apply(new Map(), scope);
+    expect(sums()).toEqual([0, 0]);
+    pass();
+    chain.apply(new Map(), scope);
+    expect(sums()[0]).toBe(0);
+    expect(sums()[1]).toBeGreaterThan(1);
+    attachment.detach();
+    chain.dispose();
   });
 
   it('refuses wrong options and frozen sites', async () => {

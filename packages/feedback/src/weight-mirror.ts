@@ -137,7 +137,7 @@ function openMirrors({ sites, params }: RunContext, { accepts, eta, lambda, n, e
       const { clock } = scope;
       for (const mirror of all.filter(({ used }) => used)) {
         mirror.multiplyAdds += mirrorOnce(mirror, scope, eta(clock), lambda(clock), n);
-        if (clock.step % every === 0) measure(mirror, clock.step);
+        if (every !== undefined && clock.step % every === 0) measure(mirror, clock.step);
       }
     },
     state: () => new Map(all.map(({ site, b }) => [`${NAME}/${site.index}`, b])),
@@ -163,7 +163,7 @@ function settings(options: WeightMirrorOptions) {
     eta,
     lambda: options.decay === undefined ? eta : hyper(NAME, 'decay', options.decay, { min: 0, max: 1 }),
     n: checkInteger(NAME, 'samples', options.samples ?? 32, { min: 1 }),
-    every: every === undefined ? Infinity : checkInteger(NAME, 'measureEvery', every, { min: 1 }),
+    every: every === undefined ? undefined : checkInteger(NAME, 'measureEvery', every, { min: 1 }),
     accepts: (site: Site): boolean => !(skip?.(site) ?? false),
     onMeasure: options.onMeasure,
   };

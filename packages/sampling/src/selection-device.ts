@@ -5,8 +5,8 @@ import type { Selection, Stream } from '@frugal/core';
  * Choosing indices on the engine, for engines where the host would have to wait for the norms: weights w_i in as a tensor, a
  * {@link Selection} of tensors out, and nothing is read back. Weights are float32 here, and so are their sums: the probability
  * of an index is right to about n·6e-8 of 1. Where the sum is zero there is nothing to choose by, so all indices count alike;
- * where it is not finite, what is chosen comes out as NaN. All but the last cast is in float32, which holds indices up to 2²⁴:
- * TensorFlow keeps the results of int32 arithmetic in the memory of the host.
+ * where it is not finite, the product comes out as NaN. Indices are computed in float32, which holds them up to 2²⁴, and cast
+ * last: the int32 arithmetic of TensorFlow for GPUs is done on the host.
  */
 
 /** The largest float32. */
@@ -99,7 +99,7 @@ export function chooseWinnersOnDevice(weights: tf.Tensor1D, k: number, random: S
     const drawn = tf.lessEqual(ranks, draws);
     const rest = tf.max(tf.mul(sumsOfSlots, float(drawn)));
     const found = firstAbove(sums, tf.mul<tf.Tensor1D>(uniforms(k, random), rest));
-    const places = int(tf.where(drawn, tf.minimum(found, tf.add(draws, before - 1)), tf.add(ranks, before - 1)));
+    const places = int(tf.where(drawn, found, tf.add(ranks, before - 1)));
     const scales = tf.divNoNan(rest, tf.mul(tf.gather(ascending, places), draws));
     return {
       size: k,

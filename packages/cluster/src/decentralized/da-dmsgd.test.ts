@@ -10,6 +10,7 @@ import {
   plus,
   type Positions,
   regression,
+  reportsOf,
   run,
   traceOfTwo,
   zeros,
@@ -43,6 +44,6 @@ describe('daDmsgd', () => {
     expect(found).toBeGreaterThan(1.5 * bias(problem, dsgdLimit(problem, ring(), 0.01)));
     expect(found).toBeLessThan(0.5 * bias(problem, dsgdLimit(problem, ring(), 0.1)));
     // Two neighbours, two vectors of 10 numbers.
-    expect(link.report().bytesPerStep).toBe(2 * 2 * 80);
+    for (const { bytesPerStep } of await reportsOf(link, problem, 3)) expect(bytesPerStep).toBe(2 * 2 * 80);
   });
 });

@@ -1,4 +1,4 @@
-import { stream } from '@frugal/core';
+import { stream, weightedSum } from '@frugal/core';
 import { describe, expect, test } from 'vitest';
 import { localCluster } from '../local.js';
 import { fullyConnected, onePeerExponential, star } from '../topology/graphs.js';
@@ -14,7 +14,7 @@ const valuesOf = (rank: number): Float64Array => {
 const mix = (size: number, topology: Topology, step = 0): Promise<Float64Array[]> =>
   localCluster(size, async (c) => {
     const values = valuesOf(c.rank);
-    await openMixer(topology, c).mix(values, step);
+    await openMixer(topology, c, weightedSum).mix(values, step);
     return values;
   });
 
@@ -39,7 +39,7 @@ describe('mixer', () => {
   test('the mean over all ranks; bytes of both', async () => {
     const [sent] = await localCluster(4, async (c) => {
       const values = Float32Array.of(c.rank, -1);
-      const mixer = openMixer(star(), c);
+      const mixer = openMixer(star(), c, weightedSum);
       await mixer.average(values);
       expect([...values]).toEqual([1.5, -1]);
       await mixer.mix(values, 0);

@@ -9,6 +9,7 @@ import {
   plus,
   type Positions,
   regression,
+  reportsOf,
   run,
   traceOfTwo,
   zeros,
@@ -44,6 +45,6 @@ describe('momentumTracking', () => {
     const link = momentumTracking({ learningRate: 0.01, topology: ring() });
     expect(distance(await run(link, problem, 50), x!)).toBeLessThan(1e-12);
     // Two neighbours, two vectors of 10 numbers.
-    expect(link.report().bytesPerStep).toBe(2 * 2 * 80);
+    for (const { bytesPerStep } of await reportsOf(link, problem, 3)) expect(bytesPerStep).toBe(2 * 2 * 80);
   });
 });

@@ -18,9 +18,20 @@ describe('simulate', () => {
 
   test('two runs of one link know nothing of one another', async () => {
     const link = dmsgd({ learningRate: 0.1, topology: ring() });
-    const once = await simulate(link, { start, gradient, steps: 7 });
-    expect(await simulate(link, { start, gradient, steps: 7 })).toEqual(once);
-    expect(link.state().size).toBe(0);
+    const counts: number[][] = [];
+    const go = () =>
+      simulate(link, {
+        start,
+        gradient,
+        steps: 7,
+        report: (reports) => void counts.push(reports.map(({ steps }) => steps)),
+      });
+    const once = await go();
+    expect(await go()).toEqual(once);
+    expect(counts).toEqual([
+      [7, 7, 7, 7],
+      [7, 7, 7, 7],
+    ]);
   });
 
   test('observe sees every step, with its number, and stops', async () => {
@@ -33,8 +44,10 @@ describe('simulate', () => {
         seen.push(step, x![0]!);
         return step < 2;
       },
+      report: ([of]) => void seen.push(of!.steps),
     });
-    expect(seen).toEqual([0, 4, 1, 2, 2, 1]);
+    // Three steps, then the report.
+    expect(seen).toEqual([0, 4, 1, 2, 2, 1, 3]);
     expect(ends[0]![0]).toBe(1);
   });
 

@@ -12,6 +12,7 @@ import {
   plus,
   type Positions,
   regression,
+  reportsOf,
   run,
   zeros,
 } from './testing/quadratics.js';
@@ -41,7 +42,8 @@ describe('slowMo', () => {
     expect(distance(ends, x!)).toBeLessThan(1e-12);
     expect(disagreement(ends)).toBeLessThan(1e-28);
     // 3 messages of 80 bytes a step, and 2 · 7/8 · 80 bytes every fifth.
-    expect(link.report().bytesPerStep).toBeCloseTo(3 * 80 + (2 * 7 * 80) / 8 / 5, 9);
+    for (const { bytesPerStep } of await reportsOf(link, problem, 30))
+      expect(bytesPerStep).toBeCloseTo(3 * 80 + (2 * 7 * 80) / 8 / 5, 9);
   });
 
   test('between two averages it is DmSGD', async () => {

@@ -246,7 +246,7 @@ await describeEngines('a geometry', () => {
         const rows = w.size / w.shape.at(-1)!;
         expect(gram.shape).toEqual([rows + Number(ones), rows + Number(ones)]);
         // ⟨A, W·Wᵀ⟩ is |Y|²: Y is what the rows give with W.
-        const y = geometry.products.forward(x, w).dataSync();
+        const y = geometry.products.forward(x, w).dataSync<'float32'>();
         const matrix = tf.reshape(w, [rows, -1]) as tf.Tensor2D;
         const inner = tf.slice(gram, [0, 0], [rows, rows]);
         const trace = tf.sum(tf.mul(inner, tf.matMul(matrix, matrix, false, true))).dataSync()[0]!;

@@ -3,6 +3,7 @@
  *
  * @packageDocumentation
  */
+export { COSTLY, countingReads, type Reads, useCostlyBackend } from './costly.js';
 export { describeEngines, expectNoLeak, relativeError } from './engines.js';
 export { meanGradient, runRanks, twinRanks } from './ranks.js';
 export { trainFor } from './stopping.js';

@@ -1,9 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
-import type { Dataset } from '../data.js';
+import { batches, type Dataset } from '../data.js';
 import { sgdUpdate } from '../kernels/update.js';
 import { stream } from '../rng.js';
 import { hyper, type Hyper } from '../schedule.js';
 import type { UpdateLink } from '../link.js';
+import type { Batch } from '../step.js';
 
 /** A small classification set: three kinds of noisy 8×8 images that a tiny network learns in a few steps. */
 export function toyImages(length = 96, seed = 5): Dataset {
@@ -86,6 +87,13 @@ export function toySgd(learningRate: Hyper = 0.1, momentum = 0.9): UpdateLink {
       };
     },
   };
+}
+
+/** The first examples of a data set in their stored order, as a batch that stays. */
+export function firstBatch(data: Dataset, batchSize: number): Batch {
+  // The walk stays where it is: going on, or ending it, would dispose the batch.
+  const { xs, ys } = batches(data, { batchSize }).next().value as Batch;
+  return { xs, ys };
 }
 
 /** The weights of a model as one plain array. */

@@ -29,8 +29,13 @@ export const descent = (rate = 0.1): UpdateLink => ({
 /** A method of these parts, which need no state of a run. */
 export const methodOf = (parts: OpenedMethod = {}): Method => ({ name: 'parts', source: 'test', open: () => parts });
 
-/** A chain of dense layers with seeded weights. */
-export function mlp(widths: readonly number[], activation: 'linear' | 'tanh' | 'relu', end = 'softmax'): tf.Sequential {
+/** A chain of dense layers with seeded weights, whose squares may be penalised. */
+export function mlp(
+  widths: readonly number[],
+  activation: 'linear' | 'tanh' | 'relu',
+  end = 'softmax',
+  penalty = 0,
+): tf.Sequential {
   const [inputs, ...units] = widths as [number, ...number[]];
   const model = tf.sequential();
   for (const [i, width] of units.entries()) {
@@ -41,6 +46,7 @@ export function mlp(widths: readonly number[], activation: 'linear' | 'tanh' | '
         units: width,
         activation: (last ? end : activation) as 'linear',
         kernelInitializer: tf.initializers.glorotUniform({ seed: 7 + i }),
+        ...(penalty > 0 && { kernelRegularizer: tf.regularizers.l2({ l2: penalty }) }),
         ...(i === 0 && { inputShape: [inputs] }),
       }),
     );

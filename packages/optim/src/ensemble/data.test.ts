@@ -91,11 +91,10 @@ test('EnKF learns from a stream in one pass', async () => {
   const { stream, test: clean } = sine({ seed: 1 });
   const errors: number[] = [];
   for (const examples of [20, 200]) {
-    const model = net(1);
-    const method = enkf({ model, observationNoise: 0.05, log: () => undefined });
+    const method = enkf({ observationNoise: 0.05, log: () => undefined });
     const run = { epochs: 1, batchSize: 1, progress: false as const };
-    await train(model, stream(examples), { methods: [method], optimizer: [], ...run });
-    errors.push(rmse(method, clean));
+    const report = await train(net(1), stream(examples), { methods: [method], optimizer: [], ...run });
+    errors.push(rmse(report.of(method), clean));
   }
   expect(errors[1]).toBeLessThan(0.1);
   expect(errors[1]).toBeLessThan((errors[0] as number) / 2);

@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Dataset, evaluate, type Progress, slice, train } from '@frugal/core';
-import { describeEngines, toyImages, toyModel } from '@frugal/core/testing';
+import { type Dataset, evaluate, slice, train } from '@frugal/core';
+import { describeEngines, expectNoLeak, toyImages, toyModel, trainFor, weightsOf } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { sgd } from '../sgd.js';
@@ -21,16 +21,15 @@ const quiet = { log: (): void => undefined };
 const noise = { observationNoise: 0.05 };
 
 async function online(model: tf.LayersModel, data: Dataset, options: Partial<EnsembleOptions> = {}, seed = 0) {
-  const method = enkf({ model, ...noise, ...quiet, ...options });
-  await train(model, data, { methods: [method], optimizer: [], epochs: 1, batchSize: 1, seed, progress: false });
-  return method;
+  const method = enkf({ ...noise, ...quiet, ...options });
+  const run = { epochs: 1, batchSize: 1, seed, progress: false as const };
+  return (await train(model, data, { methods: [method], optimizer: [], ...run })).of(method);
 }
 
 async function offline(model: tf.LayersModel, data: Dataset, iterations: number, seed = 0) {
-  const method = esmda({ model, ...noise, ...quiet, coefficients: inflationCoefficients(iterations) });
+  const method = esmda({ ...noise, ...quiet, coefficients: inflationCoefficients(iterations) });
   const run = { epochs: iterations, batchSize: data.length, seed, progress: false as const };
-  await train(model, data, { methods: [method], optimizer: [], ...run });
-  return method;
+  return (await train(model, data, { methods: [method], optimizer: [], ...run })).of(method);
 }
 
 afterEach(() => tf.disposeVariables());
@@ -40,9 +39,7 @@ describe.each(curves)('on the %s', (_name, make) => {
     const kalman: number[] = [];
     for (const seed of SEEDS) {
       const { train: data, test: clean } = make(seed);
-      const method = await online(net(seed), data, {}, seed);
-      kalman.push(rmse(method, clean));
-      method.step.dispose();
+      kalman.push(rmse(await online(net(seed), data, {}, seed), clean));
     }
     const gradient: number[] = [];
     for (const learningRate of [0.01, 0.03, 0.05, 0.1, 0.15, 0.2]) {
@@ -66,14 +63,13 @@ describe.each(curves)('on the %s', (_name, make) => {
       const found: number[] = [];
       for (const seed of SEEDS) {
         const { train: data, test: clean } = make(seed);
-        const method = await offline(net(seed), data, iterations, seed);
-        found.push(rmse(method, clean));
-        const { spread, analyses, forwardPasses, forward, warnings } = method.report();
+        const report = await offline(net(seed), data, iterations, seed);
+        found.push(rmse(report, clean));
+        const { spread, analyses, forwardPasses, forward, warnings } = report;
         expect([analyses, forwardPasses, forward]).toEqual([iterations, iterations * 100 * 100, 'batched']);
         expect(warnings).toEqual([]);
         expect(spread).toHaveLength(iterations + 1);
         spread.slice(1).forEach((s, i) => expect(s).toBeLessThan(spread[i] as number));
-        method.step.dispose();
       }
       errors.push(mean(found));
     }
@@ -113,14 +109,13 @@ describe.each(curves)('on the %s', (_name, make) => {
   test('an iid prior has nothing to learn from, and says so', async () => {
     const { train: data, test: clean } = make(0);
     const lines: string[] = [];
-    const model = net(0);
-    const options = { model, ...noise, prior: 'iid', spread: 1, log: (line: string) => lines.push(line) } as const;
-    const method = esmda(options);
-    await train(model, data, { methods: [method], optimizer: [], epochs: 4, batchSize: 100, progress: false });
+    const method = esmda({ ...noise, prior: 'iid', spread: 1, log: (line: string) => void lines.push(line) });
+    const run = { epochs: 4, batchSize: 100, progress: false as const };
+    const report = (await train(net(0), data, { methods: [method], optimizer: [], ...run })).of(method);
     const centred = await offline(net(0), data, 4);
-    expect(rmse(method, clean)).toBeGreaterThan(2 * rmse(centred, clean));
+    expect(rmse(report, clean)).toBeGreaterThan(2 * rmse(centred, clean));
     expect(lines).toHaveLength(1);
-    expect(method.report().warnings).toEqual(lines);
+    expect(report.warnings).toEqual(lines);
     expect(lines[0]).toMatch(/sampling noise/);
   });
 });
@@ -133,8 +128,8 @@ await describeEngines('ensemble training', () => {
       const model = net(1);
       const xs = tf.tensor2d([0, 1, 2], [3, 1]);
       const before = tf.memory().numTensors;
-      const method = await online(model, short, { members: 12 });
-      const { mean: first, standardDeviation } = method.predict(xs);
+      const { predict } = await online(model, short, { members: 12 });
+      const { mean: first, standardDeviation } = predict(xs);
       expect([first.shape, standardDeviation.shape]).toEqual([
         [3, 1],
         [3, 1],
@@ -169,10 +164,10 @@ await describeEngines('ensemble training', () => {
       [toyModel(), { members: 12, spread: 0.1 }],
       [toyModel(1, { batchNorm: true }), { observe: 'logits', members: 5, spread: 0.1 }],
     ] as const) {
-      const method = enkf({ model, observationNoise: 0.5, ...quiet, ...options });
+      const method = enkf({ observationNoise: 0.5, ...quiet, ...options });
       const run = { epochs: 1, batchSize: 16, validation: data, progress: false as const };
       const report = await train(model, data, { methods: [method], optimizer: [], ...run });
-      expect(method.report().forward).toBe(options.members === 5 ? 'loop' : 'batched');
+      expect(report.of(method).forward).toBe(options.members === 5 ? 'loop' : 'batched');
       expect(report.epochs[0]?.accuracy).toBeGreaterThanOrEqual(0);
       if (options.members === 60) expect(report.epochs[0]?.validation?.accuracy).toBeGreaterThan(0.8);
     }
@@ -182,23 +177,22 @@ await describeEngines('ensemble training', () => {
 test('a run goes on from its checkpoint with the same bits', async () => {
   const data = slice(sine().train, 0, 20);
   const folder = await mkdtemp(join(tmpdir(), 'frugal-ensemble-'));
-  const run = async (stop?: number): Promise<number[]> => {
+  const method = enkf({ ...noise, ...quiet, members: 12 });
+  const options = { methods: [method], optimizer: [], epochs: 1, batchSize: 1, seed: 3 };
+  const run = async (analyses: number, checkpoint?: { folder: string }): Promise<number[]> => {
     const model = net(1);
-    const method = enkf({ model, ...noise, ...quiet, members: 12 });
-    const abort = new AbortController();
-    const progress: Progress = (event) => {
-      if (event.kind === 'step' && event.batch === stop) abort.abort();
-    };
-    const options = { epochs: 1, batchSize: 1, seed: 3, signal: abort.signal, progress };
-    const checkpoint = stop === 20 ? undefined : { folder };
-    await train(model, data, { methods: [method], optimizer: [], ...options, checkpoint }).catch(() => undefined);
-    const found = Array.from(method.predict(tf.tensor2d([0, 1, 2], [3, 1])).mean.dataSync());
-    expect(method.report().analyses).toBe(stop ?? 13);
-    return found;
+    const report = await train(model, data, { ...options, progress: false, ...(checkpoint && { checkpoint }) });
+    const own = report.of(method);
+    expect(own.analyses).toBe(analyses);
+    return [...weightsOf(model), ...own.predict(tf.tensor2d([0, 1, 2], [3, 1])).mean.dataSync()];
   };
   const whole = await run(20);
-  expect(await run(7)).not.toEqual(whole);
-  expect(await run()).toEqual(whole);
+  const stopped = net(1);
+  await trainFor(7, stopped, data, { ...options, checkpoint: { folder } });
+  expect(weightsOf(stopped)).not.toEqual(whole.slice(0, stopped.countParams()));
+  expect(await run(13, { folder })).toEqual(whole);
+  // At the end there is nothing left to do, and the ensemble is there to predict.
+  expect(await run(0, { folder })).toEqual(whole);
   await rm(folder, { recursive: true });
 });
 
@@ -207,11 +201,12 @@ test('the diagnosis tells the priors apart', async () => {
   const ratios = { centre: [] as number[], iid: [] as number[] };
   for (const prior of ['centre', 'iid'] as const) {
     for (const seed of [...SEEDS, 5, 6, 7, 8, 9]) {
-      const model = net(seed);
-      const method = esmda({ model, ...noise, ...quiet, prior, spread: prior === 'iid' ? 1 : 0.3, coefficients: [1] });
-      await train(model, data, { methods: [method], optimizer: [], epochs: 1, batchSize: 100, seed, progress: false });
-      ratios[prior].push(method.report().correlationRatio ?? Number.NaN);
-      expect(method.report().warnings).toHaveLength(prior === 'iid' ? 1 : 0);
+      const method = esmda({ ...noise, ...quiet, prior, spread: prior === 'iid' ? 1 : 0.3, coefficients: [1] });
+      const run = { epochs: 1, batchSize: 100, seed, progress: false as const };
+      const report = await train(net(seed), data, { methods: [method], optimizer: [], ...run });
+      const { correlationRatio, warnings } = report.of(method);
+      ratios[prior].push(correlationRatio ?? Number.NaN);
+      expect(warnings).toHaveLength(prior === 'iid' ? 1 : 0);
     }
   }
   expect(Math.max(...ratios.iid)).toBeLessThan(1.4);
@@ -221,9 +216,8 @@ test('the diagnosis tells the priors apart', async () => {
 describe('what does not fit', () => {
   const { train: data } = sine({ length: 20 });
   const esmdaRun = (options: { epochs: number; batchSize: number }, coefficients?: number[]) => {
-    const model = net(0);
-    const method = esmda({ model, ...noise, ...quiet, members: 5, ...(coefficients && { coefficients }) });
-    return train(model, data, { methods: [method], optimizer: [], progress: false, ...options });
+    const method = esmda({ ...noise, ...quiet, members: 5, ...(coefficients && { coefficients }) });
+    return train(net(0), data, { methods: [method], optimizer: [], progress: false, ...options });
   };
 
   test('ES-MDA wants the whole data set, and an epoch for each coefficient', async () => {
@@ -233,8 +227,7 @@ describe('what does not fit', () => {
   });
 
   test('bad options', () => {
-    const model = net(0);
-    const bad = (options: object) => () => enkf({ model, ...noise, ...options });
+    const bad = (options: object) => () => enkf({ ...noise, ...options });
     expect(bad({ member: 3 })).toThrow(/member/);
     expect(bad({ members: 1 })).toThrow(/members/);
     expect(bad({ observationNoise: 0 })).toThrow(/observationNoise/);
@@ -242,24 +235,22 @@ describe('what does not fit', () => {
     expect(bad({ spread: 0 })).toThrow(/spread/);
     expect(bad({ prior: 'zero' })).toThrow(/prior/);
     expect(bad({ observe: 'all' })).toThrow(/observe/);
-    expect(bad({ model: undefined })).toThrow(/model/);
+    // The model is that of the run.
+    expect(bad({ model: net(0) })).toThrow(/model/);
     expect(bad({ inflation: { multiplicative: 0 } })).toThrow(/multiplicative/);
     expect(bad({ localisation: { threshold: 2 } })).toThrow(/threshold/);
-    expect(() => esmda({ model, ...noise, coefficients: [1, 1] })).toThrow(/counted 2 times/);
-    expect(() => esmda({ model, ...noise, coefficients: [] })).toThrow(/1\/α/);
-    expect(() => enkf({ model, ...noise }).predict(tf.zeros([1, 1]))).toThrow(/no ensemble yet/);
+    expect(() => esmda({ ...noise, coefficients: [1, 1] })).toThrow(/counted 2 times/);
+    expect(() => esmda({ ...noise, coefficients: [] })).toThrow(/1\/α/);
   });
 
-  test('an optimizer under fit, and targets of another width', async () => {
-    const model = net(0);
-    const wide = { ...data, targets: new Float32Array(40) };
+  test('targets of another width, and members that run away; nothing is left behind', async () => {
+    const [model, wide] = [net(0), { ...data, targets: new Float32Array(40) }];
     const run = { optimizer: [], epochs: 1, batchSize: 4, progress: false as const };
-    const method = enkf({ model, ...noise, ...quiet, members: 5 });
-    await expect(train(model, wide, { methods: [method], ...run })).rejects.toThrow(/expected targets for 4/);
-    const far = enkf({ model, ...noise, ...quiet, members: 5, spread: 1e38 });
-    await expect(train(model, data, { methods: [far], ...run })).rejects.toThrow(/not finite at step 0/);
-    expect(
-      () => method.transforms?.[0]?.kind === 'local' && method.transforms[0].update(new Map(), [], {} as never),
-    ).toThrow(/train\(\)/);
+    const method = enkf({ ...noise, ...quiet, members: 5 });
+    const far = enkf({ ...noise, ...quiet, members: 5, spread: 1e38 });
+    await expectNoLeak(async () => {
+      await expect(train(model, wide, { methods: [method], ...run })).rejects.toThrow(/expected targets for 4/);
+      await expect(train(model, data, { methods: [far], ...run })).rejects.toThrow(/not finite at step 0/);
+    });
   });
 });

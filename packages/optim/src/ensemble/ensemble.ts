@@ -209,6 +209,12 @@ class Assimilation implements WholeStep {
     return { loss: meanSquare(mean, targets), ...correct(mean, targets, rows) };
   }
 
+  /** Before the first step the Variables are zeros, which are no ensemble. */
+  private checkDrawn(arrays: readonly Float32Array[]): void {
+    if (arrays.some((array) => array.some((value) => value !== 0))) return;
+    throw new FrugalError('CONFIG', `${this.name}: there is no ensemble yet. Make a step before predict.`);
+  }
+
   /** What was done so far, with a copy of the ensemble. */
   report(): EnsembleReport {
     const { members, plan, account } = this;
@@ -218,7 +224,8 @@ class Assimilation implements WholeStep {
       ...account,
       spread: [...account.spread],
       warnings: [...account.warnings],
-      predict(xs) {
+      predict: (xs) => {
+        this.checkDrawn(copy);
         const { values, shape } = useStacked(members.params, count, copy, (stacked) => predictions(plan, xs, stacked));
         return summarise(values, count, shape);
       },

@@ -75,12 +75,12 @@ type Own = (rank: number) => {
 
 async function trainOne(communicator: Communicator | undefined, make: typeof enkf, own: Own): Promise<Trained> {
   const { options, run, model = net() } = own(communicator?.rank ?? 0);
-  const method = make({ model, ...quiet, ...options });
+  const method = make({ ...quiet, ...options });
   const whole = make === enkf ? { epochs: 1, batchSize: 5 } : { epochs: 4, batchSize: 24 };
   const settings = { ...whole, seed: 3, progress: false as const, ...(communicator && { communicator }), ...run };
-  await train(model, data, { methods: [method], optimizer: [], ...settings });
-  const { forwardPassesHere: here, forwardPasses: all } = method.report();
-  const { mean, standardDeviation } = method.predict(tf.tensor2d([0, 1, 2], [3, 1]));
+  const report = await train(model, data, { methods: [method], optimizer: [], ...settings });
+  const { forwardPassesHere: here, forwardPasses: all, predict } = report.of(method);
+  const { mean, standardDeviation } = predict(tf.tensor2d([0, 1, 2], [3, 1]));
   return { weights: weightsOf(model), predicted: [...mean.dataSync(), ...standardDeviation.dataSync()], here, all };
 }
 

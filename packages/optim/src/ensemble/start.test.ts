@@ -25,12 +25,12 @@ describe('momentum', () => {
   async function line(options: Partial<EnkfOptions>): Promise<number[]> {
     const model = tf.sequential({ layers: [tf.layers.dense({ units: 1, useBias: false, inputShape: [1] })] });
     model.setWeights([tf.tensor2d([0.25], [1, 1])]);
-    const method = enkf({ model, observationNoise: 2, members: 2, spread: 1, ...quiet, ...options });
+    const method = enkf({ observationNoise: 2, members: 2, spread: 1, ...quiet, ...options });
     const [inputs, targets] = [Float32Array.of(1, 2), Float32Array.of(2, 3)];
     const data = { name: 'line', origin: 'made', length: 2, shape: [1], inputs, targets };
     const run = { epochs: 3, batchSize: 2, seed: 4, progress: false as const };
-    await train(model, data, { methods: [method], optimizer: [], ...run });
-    const found = method.predict(tf.ones([1, 1]));
+    const report = await train(model, data, { methods: [method], optimizer: [], ...run });
+    const found = report.of(method).predict(tf.ones([1, 1]));
     return [found.mean, found.standardDeviation].map((tensor) => tensor.dataSync()[0] as number);
   }
 
@@ -71,11 +71,10 @@ describe('momentum', () => {
       const found: number[] = [];
       for (const seed of [0, 1, 2, 3, 4]) {
         const { train: data, test: clean } = make({ seed });
-        const model = net(seed);
-        const method = enkf({ model, observationNoise: 1, momentum, ...quiet });
+        const method = enkf({ observationNoise: 1, momentum, ...quiet });
         const run = { epochs: 10, batchSize: 100, seed, progress: false as const };
-        await train(model, data, { methods: [method], optimizer: [], ...run });
-        found.push(rmse(method, clean));
+        const report = await train(net(seed), data, { methods: [method], optimizer: [], ...run });
+        found.push(rmse(report.of(method), clean));
       }
       errors.push(mean(found));
     }
@@ -84,10 +83,9 @@ describe('momentum', () => {
   });
 
   test('values out of range', () => {
-    const model = net(0);
-    expect(() => enkf({ model, observationNoise: 1, momentum: 1 })).toThrow(/momentum/);
-    expect(() => enkf({ model, observationNoise: 1, dropout: 1 })).toThrow(/dropout/);
-    expect(() => esmda({ model, observationNoise: 1, ...{ momentum: 0.5 } })).toThrow(/momentum/);
+    expect(() => enkf({ observationNoise: 1, momentum: 1 })).toThrow(/momentum/);
+    expect(() => enkf({ observationNoise: 1, dropout: 1 })).toThrow(/dropout/);
+    expect(() => esmda({ observationNoise: 1, ...{ momentum: 0.5 } })).toThrow(/momentum/);
   });
 });
 
@@ -158,12 +156,11 @@ describe('dropout', () => {
       const found: number[] = [];
       for (const seed of [0, 1, 2, 3, 4]) {
         const { train: data, test: clean } = sine({ seed });
-        const model = net(seed, 30);
         const coefficients = inflationCoefficients(10);
-        const method = esmda({ model, observationNoise: 0.05, members: 20, dropout, coefficients, ...quiet });
+        const method = esmda({ observationNoise: 0.05, members: 20, dropout, coefficients, ...quiet });
         const run = { epochs: 10, batchSize: 100, seed, progress: false as const };
-        await train(model, data, { methods: [method], optimizer: [], ...run });
-        found.push(rmse(method, clean));
+        const report = await train(net(seed, 30), data, { methods: [method], optimizer: [], ...run });
+        found.push(rmse(report.of(method), clean));
       }
       errors.push(mean(found));
     }

@@ -18,7 +18,9 @@ export interface Reads {
 export async function useFarEngine(): Promise<void> {
   await useEngine('cpu', { log: () => undefined });
   if (tf.findBackendFactory(NAME) === null) {
-    tf.registerBackend(NAME, tf.findBackendFactory('cpu'));
+    const cpu = tf.findBackendFactory('cpu');
+    // Not its first use: then it would recommend the engine of TensorFlow.
+    tf.registerBackend(NAME, () => Object.assign(cpu() as tf.KernelBackend, { firstUse: false }));
     tf.copyRegisteredKernels('cpu', NAME);
   }
   await tf.setBackend(NAME);

@@ -1,6 +1,6 @@
 import { stream } from '@frugal/core';
 import { entry, square, type Topology } from '../../topology/topology.js';
-import type { DecentralizedLink } from '../link.js';
+import type { DecentralizedLink, DecentralizedReport } from '../link.js';
 import { simulate } from '../simulate.js';
 
 /** Quadratic losses f_i = ½(x − c)ᵀH_i(x − c) + …, one per rank, given by their gradients H_i x − h_i. For tests only. */
@@ -169,6 +169,19 @@ export const run = (
   steps: number,
   start: Positions = zeros(problem),
 ): Promise<Float64Array[]> => simulate(link, { start, gradient: problem.gradient, steps });
+
+/** What each rank has sent in a run from zero. For tests only. */
+export async function reportsOf(
+  link: DecentralizedLink,
+  problem: Quadratics,
+  steps: number,
+): Promise<readonly DecentralizedReport[]> {
+  let found: readonly DecentralizedReport[] = [];
+  const { gradient } = problem;
+  await simulate(link, { start: zeros(problem), gradient, steps, report: (reports) => void (found = reports) });
+  if (found.length !== problem.ranks) throw new Error(`${found.length} reports of ${problem.ranks} ranks`);
+  return found;
+}
 
 /** The fixed point of DSGD(rate) on a topology. For tests only. */
 export function dsgdLimit(problem: Quadratics, topology: Topology, rate: number): Float64Array[] {
