@@ -18,10 +18,17 @@ async function bandChart(
   make: () => { method: EnsembleMethod; epochs: number; batchSize: number },
 ): Promise<Chart> {
   const model = curveNetwork(1, 10, 1);
-  const { method, epochs, batchSize } = make(model);
-  await train(model, data, { methods: [method], optimizer: [], epochs, batchSize, seed: 1, progress: false });
+  const { method, epochs, batchSize } = make();
+  const report = await train(model, data, {
+    methods: [method],
+    optimizer: [],
+    epochs,
+    batchSize,
+    seed: 1,
+    progress: false,
+  });
   const { xs, ys } = firstBatch(test, test.length);
-  const { mean, standardDeviation } = method.predict(xs);
+  const { mean, standardDeviation } = report.of(method).predict(xs);
   const deviation = pointsOf(test, standardDeviation.dataSync()).map(([, s]) => 2 * s);
   const chart = linesChart({
     title: `${name}: ${way}`,

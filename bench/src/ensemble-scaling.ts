@@ -19,7 +19,7 @@ async function online(members: number, seed: number): Promise<{ rmse: number; se
   const rmse = tf.tidy(() => Math.sqrt(tf.losses.meanSquaredError(ys, prediction).dataSync()[0] as number));
   tf.dispose([xs, ys, prediction, standardDeviation]);
   model.dispose();
-  return { rmse, seconds };
+  return { rmse, seconds: report.seconds };
 }
 
 /** RMSE and time of one online pass over the sine against the number of members. */

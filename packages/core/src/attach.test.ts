@@ -409,7 +409,11 @@ describe('attach', () => {
 
   it('has fit refuse links and methods that must load something first, until they have', async () => {
     let loaded = 0;
-    const load = { prepare: () => Promise.resolve(void loaded++) };
+    const load = {
+      prepare: async () => {
+        loaded++;
+      },
+    };
     const link: Link = { kind: 'gradient', name: 'inverse', open: () => ({ ...load, transform: (g) => new Map(g) }) };
     const cases: readonly (readonly [string, readonly Link[], readonly Method[]])[] = [
       ['inverse', [link, toySgd()], []],

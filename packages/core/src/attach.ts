@@ -2,30 +2,16 @@ import * as tf from '@tensorflow/tfjs';
 import { type Communicator, oneRank } from './communicator.js';
 import { FrugalError } from './errors.js';
 import { chainOptimizer, type ChainOptimizer, type FitOptions } from './fit-optimizer.js';
-import { counted } from './geometry.js';
 import { registerKernels } from './kernels/register.js';
-import { findFusions, installFusion } from './layers/fuse.js';
-import { finalLayer, type Leaf, leaves } from './layers/keras.js';
-import { hasSoftmax, type SiteProduct } from './layers/layer-kind.js';
-import { installLogits, installTrainingLayer } from './layers/training-layers.js';
-import { linear } from './linear.js';
+import { install, observersOf, productOf, type Runtime } from './install.js';
+import { type Leaf, leaves } from './layers/keras.js';
+import type { SiteProduct } from './layers/layer-kind.js';
 import type { Link, Param } from './link.js';
-import type { Method, OpenedMethod } from './method.js';
+import type { Method } from './method.js';
 import { openMethods, type OpenedMethods } from './open-methods.js';
 import type { Reporting, RunContext } from './opened.js';
-import { mergeRules, type Observer } from './rule.js';
-import {
-  clearTally,
-  countInto,
-  nowhere,
-  type PassMode,
-  type RunningPass,
-  scopeLike,
-  startPass,
-  type Tally,
-  tallyOf,
-  total,
-} from './running-pass.js';
+import { mergeRules } from './rule.js';
+import { clearTally, type PassMode, scopeLike, startPass, type Tally, tallyOf, total } from './running-pass.js';
 import { clockAt, type Clock } from './schedule.js';
 import { openScope, partOfScope, type Scope } from './scope.js';
 import type { Site } from './site.js';
@@ -97,13 +83,6 @@ export interface Attachment {
   detach(): void;
 }
 
-interface Runtime {
-  scope: Scope;
-  pass: RunningPass;
-  mode: PassMode;
-  open: boolean;
-}
-
 const attached = new WeakSet<object>();
 
 function checkModel(model: tf.LayersModel): void {
@@ -123,52 +102,6 @@ function checkFree(model: tf.LayersModel, all: readonly Leaf[]): void {
     'CONFLICT',
     `Layer ${taken.path} of model ${model.name} is attached already. Call detach() on the first attachment, or give all methods to one attach().`,
   );
-}
-
-/** The product of a site in whatever pass runs: counts what is done and what exact training would do. */
-function productOf(tally: Tally, observers: readonly Observer[], runtime: Runtime): SiteProduct {
-  const { site, rule, done, exact } = tally;
-  const products = counted(site.geometry, done);
-  const count = countInto(done);
-  return (x, activation) => {
-    const { pass } = runtime;
-    const call = { site, scope: pass.scope, key: pass.keyOf(site) };
-    const bridge = { rule: pass.ruleOf(rule), observers: [...observers, ...pass.observers], activation };
-    return linear(x, site.kernel, site.bias, {
-      ...bridge,
-      ...(pass.counts
-        ? { call: { ...call, exact: products, count }, exact }
-        : { call: { ...call, exact: site.geometry.products }, exact: nowhere() }),
-    });
-  };
-}
-
-/** Overrides the layers; returns what undoes it. */
-function install(
-  model: tf.LayersModel,
-  all: readonly Leaf[],
-  placed: readonly PlacedLayer[],
-  productAt: (site: Site) => SiteProduct,
-  runtime: Runtime,
-): (() => void)[] {
-  const head = finalLayer(model);
-  const fusions = findFusions(
-    model,
-    all.map(({ layer }) => layer),
-  );
-  const fused = new Set(fusions.flatMap(({ norm, add, relu }) => [norm, add, relu]));
-  const others = all.flatMap(({ layer }, index) => {
-    if (fused.has(layer)) return [];
-    // The only layer whose softmax is ever left out.
-    const logits = (): boolean => runtime.pass.logits && layer === head;
-    const own = placed.find((at) => at.layer === layer);
-    if (own) return [own.kind.install(own.layer, own.sites.map(productAt), logits)];
-    const seed = (): number => runtime.pass.scope.random('layer', index, runtime.pass.nextDraw()).seed();
-    const installed = installTrainingLayer(layer, seed);
-    if (installed) return [installed];
-    return layer === head && hasSoftmax(layer) ? [installLogits(layer, logits)] : [];
-  });
-  return [...fusions.map(installFusion), ...others];
 }
 
 const reportOf = ({ site, rule, done, exact }: Tally): SiteReport => ({
@@ -234,6 +167,26 @@ function lookWith<T>(runtime: Runtime, { rules, observers }: Pick<PassMode, 'rul
   }
 }
 
+/** What opens steps and passes. */
+function stepsOf(model: tf.LayersModel, runtime: Runtime): Pick<Attachment, 'begin' | 'nextPart' | 'look'> {
+  return {
+    begin(clock, { seed = 0, rank = 0, share = 1, logits = false } = {}) {
+      if (!runtime.open) throw detached(model);
+      runtime.scope.end();
+      runtime.scope = openScope(clock, seed, rank, share);
+      runtime.mode = { ...runtime.mode, logits };
+      runtime.pass = startPass(runtime.scope, runtime.mode);
+      return runtime.scope;
+    },
+    nextPart(part) {
+      const scope = partOfScope(runtime.scope, part);
+      runtime.pass = startPass(scope, runtime.mode);
+      return scope;
+    },
+    look: (mode, body) => lookWith(runtime, mode, body),
+  };
+}
+
 function assemble(
   model: tf.LayersModel,
   all: readonly Leaf[],
@@ -260,20 +213,7 @@ function assemble(
     },
     optimizer: (links, options) => chainOptimizer(attachment, [links].flat(), options),
     of: (description) => opened.of(description),
-    begin(clock, { seed = 0, rank = 0, share = 1, logits = false } = {}) {
-      if (!runtime.open) throw detached(model);
-      runtime.scope.end();
-      runtime.scope = openScope(clock, seed, rank, share);
-      runtime.mode = { ...runtime.mode, logits };
-      runtime.pass = startPass(runtime.scope, runtime.mode);
-      return runtime.scope;
-    },
-    nextPart(part) {
-      const scope = partOfScope(runtime.scope, part);
-      runtime.pass = startPass(scope, runtime.mode);
-      return scope;
-    },
-    look: (mode, body) => lookWith(runtime, mode, body),
+    ...stepsOf(model, runtime),
     report: () => [...tallies.values()].map(reportOf),
     resetReport: () => tallies.forEach(clearTally),
     detach() {
@@ -290,22 +230,3 @@ function assemble(
 
 const detached = ({ name }: tf.LayersModel): FrugalError =>
   new FrugalError('CONFIG', `Model ${name} is detached: it would train without its methods. Attach it again.`);
-
-/**
- * The observers of methods. In a pass that only looks, those see what happens whose method has a rule: it may need what they
- * see.
- */
-function observersOf(methods: readonly OpenedMethod[], runtime: Runtime): Observer[] {
-  return methods.flatMap(({ rule, observer }) => {
-    if (!observer) return [];
-    const looks = (): boolean => runtime.pass.counts || (rule !== undefined && runtime.pass.ruleOf(rule) !== undefined);
-    return [
-      {
-        name: observer.name,
-        onBackward: (call, x, dy) => {
-          if (looks()) observer.onBackward(call, x, dy);
-        },
-      } satisfies Observer,
-    ];
-  });
-}

@@ -203,7 +203,10 @@ describe('a run', () => {
     // What was made is kept also where it is undefined.
     const attachment = attach(toyModel(1));
     let times = 0;
-    for (let i = 0; i < 2; i++) attachment.context.once(method, () => void times++);
+    for (let i = 0; i < 2; i++)
+      attachment.context.once(method, () => {
+        times++;
+      });
     expect(times).toBe(1);
     attachment.detach();
   });
@@ -294,7 +297,11 @@ describe('a run', () => {
       source: 'test',
       open() {
         open++;
-        return { dispose: () => void open-- };
+        return {
+          dispose() {
+            open--;
+          },
+        };
       },
     };
     // Refused or taken as one: nothing of it stays.

@@ -259,7 +259,12 @@ describe('a group', () => {
     const loading: GradientLink = {
       kind: 'gradient',
       name: 'loading',
-      open: () => ({ transform: (g) => new Map(g), prepare: () => Promise.resolve(void loaded++) }),
+      open: () => ({
+        transform: (g) => new Map(g),
+        prepare: async () => {
+          loaded++;
+        },
+      }),
     };
     const chain = open([groups([{ match: isKernel, optimizer: toySgd() }, { optimizer: [loading, toySgd()] }])], all);
     expect(chain.prepares).toBe('groups');

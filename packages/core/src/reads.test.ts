@@ -69,7 +69,9 @@ async function trained(options: Partial<TrainOptions> = {}) {
       epochs: 2,
       batchSize: 4,
       seed: 2,
-      progress: ({ kind }) => void (kind === 'step' && seen.push({ ...reads })),
+      progress: ({ kind }) => {
+        if (kind === 'step') seen.push({ ...reads });
+      },
       ...options,
     }),
   );
@@ -172,9 +174,11 @@ describe('on an engine whose reads cost something', () => {
 /** Weights and state of a run, by name. */
 function snapshot({ attachment, chain }: Stepper, own: tf.LayersModel): Record<string, number[]> {
   const { params, statistics } = attachment.context;
-  const weights = [...params, ...statistics].map(({ name, value }) => [name, [...value.dataSync()]] as const);
+  const weights = [...params, ...statistics].map(
+    ({ name, value }) => [name, [...value.dataSync()]] as [string, number[]],
+  );
   const state = [...chain.state()].map(
-    ([name, kept]) => [name, kept instanceof Float64Array ? [...kept] : [...kept.dataSync()]] as const,
+    ([name, kept]) => [name, [...(kept instanceof Float64Array ? kept : kept.dataSync())]] as [string, number[]],
   );
   expect(weights.length).toBe(own.weights.length);
   return Object.fromEntries([...weights, ...state]);
@@ -203,17 +207,18 @@ describe('a step whose loss is not finite, where nobody reads it in time', () =>
         const made = stepper(own, { optimizer: toySgd(), seed: 2, ...(options as Partial<StepperOptions>) });
         const [first, second] = copies(data, 12) as unknown as [Batch, Batch];
         await made.step(first);
-        const before = snapshot(made, own);
+        const [before, moved] = [snapshot(made, own), weightsOf(own)];
         if (withNaN) {
           const bad = poisoned(second);
           await made.step(bad).catch(() => undefined);
-          const { 'toyAverage/count': _count, ...after } = snapshot(made, own);
-          const { 'toyAverage/count': _before, ...expected } = before;
-          expect(after).toEqual(expected);
+          const after = snapshot(made, own);
+          // What the host counts is not taken back.
+          const count = 'toyAverage/count';
+          expect({ ...after, [count]: 0 }).toEqual({ ...before, [count]: 0 });
         }
         await made.step(second);
         const weights = weightsOf(own);
-        expect(weights).not.toEqual(before);
+        expect(weights).not.toEqual(moved);
         made.dispose();
         return weights;
       };

@@ -55,7 +55,7 @@ export interface Rule<Plan = unknown> {
   /** Is the gradient that it yields unbiased? */
   readonly bias: 'unbiased' | 'biased';
   /**
-   * Chooses, before Y: plain data, never tensors; visible to all three products as `call.plan`, and to links in
+   * Chooses, before Y: plain data, and tensors only where the scope keeps them; visible to all three products as `call.plan`, and to links in
    * `scope.plans`, where a member `sampled` tells them which slices of dW are not zero: see {@link SampledSlices}.
    */
   plan?(call: Call<Plan>, x: tf.Tensor, w: tf.Tensor): Plan;

@@ -351,7 +351,12 @@ describe('frugal doctor', () => {
       const findings = await diagnose();
       const gpuPackage = findings.filter(({ subject }) => subject === GPU);
       expect(gpuPackage).toEqual([
-        { subject: GPU, ok: false, found: expect.stringMatching(found), remedy: expect.any(String) },
+        {
+          subject: GPU,
+          ok: false,
+          found: expect.stringMatching(found) as string,
+          remedy: expect.any(String) as string,
+        },
       ]);
       expect(findings.find(({ subject }) => subject === 'engine tensorflow')?.found).toMatch(/on the CPU$/);
     } finally {
