@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { attach } from './attach.js';
-import { batches, type Dataset } from './data.js';
+import type { Dataset } from './data.js';
 import type { GradientLink } from './link.js';
 import { meanSquaredError } from './loss.js';
 import { sampledSlices, type Rule } from './rule.js';

@@ -2,7 +2,6 @@ import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Chain, openChain } from './chain.js';
 import type { Communicator } from './communicator.js';
-import { batches } from './data.js';
 import { FrugalError } from './errors.js';
 import { type Group, groups } from './groups.js';
 import type { GradientLink, Link, Param, UpdateLink, WeightsLink } from './link.js';

@@ -159,7 +159,7 @@ export interface MeasuredAlignment {
   readonly sites: readonly Alignment[];
 }
 
-/** A method that measures others: `report.of(meter)` has every measurement of the run, in order; the last one is the newest. */
+/** A method that measures others: `report.of(meter)` has every measurement of the run, the newest last. */
 export type AlignmentMeter = Method<readonly MeasuredAlignment[]>;
 
 /**

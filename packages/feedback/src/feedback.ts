@@ -34,7 +34,7 @@ export interface FeedbackOptions {
 /** The names of {@link FeedbackOptions}. */
 export const FEEDBACK_OPTIONS = ['skip', 'shared', 'measureEvery', 'onMeasure'] as const;
 
-/** A method that also tells what its feedback cost: `report.of(method)` has memory, arithmetic and the last measured cosines. */
+/** A method that tells what its feedback cost: `report.of(method)` has memory, arithmetic and the last cosines. */
 export type FeedbackMethod = Method<FeedbackReport>;
 
 /** What makes one feedback method. */

@@ -17,10 +17,11 @@ export interface FeedbackSite {
 }
 
 /**
- * What a feedback method did in a run; passes that only look are not counted. Binary feedback needs no multiplication beyond the scaling of e; that is what
- * is reported, and what the native engine does (with fewer additions, where it shares sums). Engines without a kernel of signs unpack the bits and run the product in
- * floats: there `multiplies` is a property of the method and not of the machine. `attachment.report()` counts N·C·m for
- * every method, an addition without a multiplication as one multiply-add.
+ * What a feedback method did in a run; passes that only look are not counted. Binary feedback needs no multiplication
+ * beyond the scaling of e; that is what is reported, and what the native engine does (with fewer additions, where it
+ * shares sums). Engines without a kernel of signs unpack the bits and run the product in floats: there `multiplies` is
+ * a property of the method and not of the machine. `attachment.report()` counts N·C·m for every method, an addition
+ * without a multiplication as one multiply-add.
  */
 export interface FeedbackReport {
   /** Bytes in which the matrices are stored. */

@@ -183,8 +183,8 @@ type Settings = ReturnType<typeof settings>;
  * `gradient` link that the method brings, which changes no gradient.
  *
  * Cost: the multiply-adds of the exact dX, 2·n·K·M for each site and step for the mirror, which the method's report,
- * `report.of(method)`, counts and `attachment.report()` does not, and memory of a second W, also at the first layer, which needs none. Not together with
- * another rule that replaces dX at the same site.
+ * `report.of(method)`, counts and `attachment.report()` does not, and memory of a second W, also at the first layer,
+ * which needs none. Not together with another rule that replaces dX at the same site.
  *
  * @param options - see {@link WeightMirrorOptions}
  * @throws FrugalError `CONFIG`

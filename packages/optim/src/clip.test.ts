@@ -3,11 +3,12 @@ import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
 import { type ClipByGlobalNormOptions, clipByGlobalNorm } from './clip.js';
 import { scopeAt } from './testing/bench.js';
+import { openLink } from './testing/open.js';
 
 const clip = (norm: number | string, values: Record<string, number[]>, step = 0): Record<string, number[]> =>
   tf.tidy(() => {
     const updates = new Map(Object.entries(values).map(([name, v]) => [name, tf.tensor1d(v)]));
-    const clipped = clipByGlobalNorm({ norm }).update(updates, [], scopeAt(step, 10));
+    const clipped = openLink(clipByGlobalNorm({ norm }), []).transform(updates, scopeAt(step, 10));
     return Object.fromEntries([...clipped].map(([name, u]) => [name, [...u.dataSync()]]));
   });
 
@@ -18,7 +19,7 @@ await describeEngines('clipByGlobalNorm', () => {
     expect(b?.[0]).toBeCloseTo(6, 5);
   });
 
-  test('short updates and zeros pass unchanged', () => {
+  test('short gradients and zeros pass unchanged', () => {
     expect(clip(13.5, { a: [3, 4], b: [12] })).toEqual({ a: [3, 4], b: [12] });
     expect(clip(1, { a: [0, 0] })).toEqual({ a: [0, 0] });
     expect(clip(1, {})).toEqual({});
@@ -39,5 +40,5 @@ await describeEngines('clipByGlobalNorm', () => {
 test('refuses bad options, and says its value', () => {
   expect(() => clipByGlobalNorm({ norm: 0 })).toThrow(/norm in \(0, ∞\) but received 0/);
   expect(() => clipByGlobalNorm({ maxNorm: 1 } as unknown as ClipByGlobalNormOptions)).toThrow(/received "maxNorm"/);
-  expect(clipByGlobalNorm({ norm: '1 + step' }).hyperparameters?.(scopeAt(3))).toEqual({ clipNorm: 4 });
+  expect(openLink(clipByGlobalNorm({ norm: '1 + step' }), []).hyperparameters?.(scopeAt(3))).toEqual({ clipNorm: 4 });
 });

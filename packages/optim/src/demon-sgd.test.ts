@@ -3,7 +3,8 @@ import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { demon } from './schedules/demon.js';
 import { sgd } from './sgd.js';
-import { paramOf, scopeAt, trace } from './testing/bench.js';
+import { paramOf, scopeAt, stepBy, trace } from './testing/bench.js';
+import { openLink } from './testing/open.js';
 
 describe('what Demon does to SGD', () => {
   beforeAll(() => tf.setBackend('cpu'));
@@ -41,8 +42,10 @@ describe('what Demon does to SGD', () => {
         gain: (t: number) => 1 - demon()({ step: t, total: steps }),
       },
     };
-    const runs = Object.values(forms).map((form) => ({ ...form, x: paramOf(new Array<number>(replicas).fill(5)) }));
-    for (const { link, x } of runs) link.init([x]);
+    const runs = Object.values(forms).map(({ link, gain }) => {
+      const x = paramOf(new Array<number>(replicas).fill(5));
+      return { link: openLink(link, [x]), gain, x };
+    });
     const random = stream(1, 'noise floor');
     const noise = new Float32Array(replicas);
     for (let t = 0; t < steps; t++) {
@@ -50,7 +53,7 @@ describe('what Demon does to SGD', () => {
       tf.tidy(() => {
         const xi = tf.tensor1d(noise);
         for (const { link, x, gain } of runs) {
-          link.apply?.(new Map([['w', tf.mul(tf.add(x.value, xi), gain(t))]]), [x], scopeAt(t, steps));
+          stepBy(link, new Map([['w', tf.mul(tf.add(x.value, xi), gain(t))]]), scopeAt(t, steps));
         }
       });
     }
@@ -64,7 +67,7 @@ describe('what Demon does to SGD', () => {
     expect(decayed / constant).toBeLessThan(0.14);
     expect(ema / constant, 'the negative control').toBeGreaterThan(0.8);
     for (const { link, x } of runs) {
-      link.dispose();
+      link.dispose?.();
       x.value.dispose();
     }
   });

@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import { lars, type LarsOptions } from './lars.js';
 import { sgd } from './sgd.js';
 import { paramOf, scopeAt } from './testing/bench.js';
+import { openLink } from './testing/open.js';
 
 interface Weight {
   readonly w: number[];
@@ -12,14 +13,14 @@ interface Weight {
   readonly shape?: number[];
 }
 
-/** The updates of one step, by name. */
+/** The gradients that a step goes on with, by name. */
 function updatesOf(weights: Record<string, Weight>, options: LarsOptions = {}, step = 0): Record<string, number[]> {
   const params = Object.entries(weights).map(([name, { w, shape = [w.length, 1] }]) => paramOf(w, shape, name));
   const result = tf.tidy(() => {
     const updates = new Map(
       params.map(({ name, value }) => [name, tf.tensor(weights[name]!.g, value.shape, 'float32')] as const),
     );
-    const scaled = lars(options).update(updates, params, scopeAt(step, 10));
+    const scaled = openLink(lars(options), params).transform(updates, scopeAt(step, 10));
     return Object.fromEntries([...scaled].map(([name, u]) => [name, [...u.dataSync()]]));
   });
   tf.dispose(params.map(({ value }) => value));
@@ -77,18 +78,18 @@ await describeEngines('lars', () => {
     const weight = { w: [1, -2, 0.5], g: [0, 0, 0] };
     const v = [0, 0, 0];
     const param = paramOf(weight.w, [3, 1]);
-    const links = [lars({ trust: 0.02, weightDecay: 0.01 }), sgd({ learningRate: 0.5, momentum: 0.9 })];
-    links[1]!.init([param]);
+    const scaling = openLink(lars({ trust: 0.02, weightDecay: 0.01 }), [param]);
+    const moving = openLink(sgd({ learningRate: 0.5, momentum: 0.9 }), [param]);
     for (let step = 0; step < 10; step++) {
       weight.g = [0, 1, 2].map((i) => Math.sin(3 * step + i));
       tf.tidy(() => {
         const g = new Map([['w', tf.tensor(weight.g, [3, 1], 'float32')]]);
-        links[1]!.apply?.(links[0]!.update(g, [param], scopeAt(step)), [param], scopeAt(step));
+        void moving.apply(scaling.transform(g, scopeAt(step)), scopeAt(step));
       });
       paperStep(weight, v, 0.5, 0.9, 0.02, 0.01);
     }
     expect(relativeError([...param.value.dataSync()], weight.w)).toBeLessThan(1e-5);
-    links[1]!.dispose();
+    moving.dispose?.();
     param.value.dispose();
   });
 
@@ -133,5 +134,5 @@ test('refuses bad options, and says its value', () => {
   expect(() => lars({ epsilon: 0 })).toThrow(/epsilon in \(0/);
   expect(() => lars({ eta: 1 } as LarsOptions)).toThrow(/received "eta"/);
   expect(() => lars({ exclude: 'bias' } as unknown as LarsOptions)).toThrow(/exclude to be a function/);
-  expect(lars({ trust: '1 + step' }).hyperparameters?.(scopeAt(3))).toEqual({ trust: 4 });
+  expect(openLink(lars({ trust: '1 + step' }), []).hyperparameters?.(scopeAt(3))).toEqual({ trust: 4 });
 });

@@ -1,4 +1,4 @@
-import { attach, type Dataset, FrugalError, stream, train, type Transform } from '@frugal/core';
+import { attach, type Dataset, FrugalError, type Link, stream, train } from '@frugal/core';
 import { describeEngines } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
@@ -41,7 +41,7 @@ function makeModel(): tf.Sequential {
   });
 }
 
-const chains: Record<string, () => Transform[]> = {
+const chains: Record<string, () => Link[]> = {
   sgd: () => [sgd({ learningRate: cosine({ initial: 0.2 }), momentum: 0.9, nesterov: true, weightDecay: 1e-4 })],
   'sgd with demon': () => [sgd({ learningRate: 0.05, momentum: demon() })],
   'sgd with one cycle': () => [sgd({ learningRate: oneCycle({ peak: 0.3 }), momentum: oneCycleMomentum() })],

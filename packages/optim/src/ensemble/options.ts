@@ -95,6 +95,8 @@ export interface EnsembleReport {
   /**
    * Mean and standard deviation [B, …] of the members' outputs, also after the run; both belong to the caller. The mean of
    * predictions is better than the prediction of the mean weights, which is what the model holds after training.
+   *
+   * @throws `CONFIG` in a report from before the first step
    */
   predict(xs: tf.Tensor): { mean: tf.Tensor; standardDeviation: tf.Tensor };
 }

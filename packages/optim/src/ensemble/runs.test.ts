@@ -48,10 +48,11 @@ afterEach(() => tf.disposeVariables());
 
 /** Numbers of a report: what was done, and the predictions of the ensemble. */
 function numbersOf({ predict, ...done }: EnsembleReport) {
-  return tf.tidy(() => {
+  const predicted = tf.tidy(() => {
     const { mean, standardDeviation } = predict(tf.tensor2d([0, 1, 2], [3, 1]));
-    return { ...done, predicted: [...mean.dataSync(), ...standardDeviation.dataSync()] };
+    return [...mean.dataSync(), ...standardDeviation.dataSync()];
   });
+  return { ...done, predicted };
 }
 
 /** Batches of a data set, again and again. */
@@ -249,7 +250,7 @@ describe('beside the whole step', () => {
     const [model, methods] = [net(1), [filter()]];
     const refusal = {
       code: 'CONFIG',
-      message: expect.stringContaining(`optimizer: [] beside it but received ${name}`),
+      message: expect.stringContaining(`optimizer: [] beside it but received ${name}`) as string,
     };
     await expectNoLeak(async () => {
       await expect(train(model, data, { methods, optimizer, ...RUN })).rejects.toMatchObject(refusal);
