@@ -105,15 +105,15 @@ export function nonFinite(run: StepContext, step: number, loss: number): FrugalE
   );
 }
 
-/** Reads loss and counts where that is free, and checks the loss before any weight moves. */
-function outcomeOf(run: StepContext, { loss, correct }: Passed, step: number): Outcome {
-  if (!run.freeReads) return { loss: tf.keep(loss.clone()), correct: correct && tf.keep(correct.clone()) };
+/** Reads loss and count where that is free, and checks the loss before any weight moves. */
+function readNow(run: StepContext, { loss, correct }: Passed, step: number): Outcome | undefined {
+  if (!run.freeReads) return undefined;
   const value = loss.dataSync()[0] as number;
   if (!Number.isFinite(value)) throw nonFinite(run, step, value);
   return { loss: value, correct: correct?.dataSync()[0] };
 }
 
-/** All that an update may change on the engine. */
+/** All that a step may change on the engine. */
 function changing({ chain, attachment }: StepContext): tf.Variable[] {
   const state = [...chain.state().values(), ...attachment.opened.state().values()];
   const { params, statistics } = attachment.context;
@@ -121,48 +121,73 @@ function changing({ chain, attachment }: StepContext): tf.Variable[] {
   return [...weights, ...state.filter((kept): kept is tf.Variable => kept instanceof tf.Variable)];
 }
 
-/**
- * Takes back what an update has changed if the loss is not finite, without asking the engine: for engines where the loss is not
- * read before the update. Returns what does that.
- */
-function guard(run: StepContext, { loss }: Outcome): () => void {
-  if (typeof loss === 'number') return () => undefined;
-  const before = changing(run).map((variable) => [variable, variable.clone()] as const);
-  return () => {
-    tf.tidy(() => {
-      const finite = tf.isFinite(loss);
-      for (const [variable, old] of before) variable.assign(tf.where(finite, variable, old));
-    });
-    for (const [, old] of before) old.dispose();
+/** Holds what a step may change; for engines where the loss is not read before the update. */
+interface Guard {
+  /** Takes back what has changed if the loss is not finite, without asking the engine. */
+  settle(loss: tf.Scalar): void;
+  /** Lets go. */
+  release(): void;
+}
+
+const NO_GUARD: Guard = { settle: () => undefined, release: () => undefined };
+
+function openGuard(run: StepContext): Guard {
+  if (run.freeReads) return NO_GUARD;
+  const before = changing(run).map((variable) => [variable, tf.keep(variable.clone())] as const);
+  return {
+    settle(loss) {
+      tf.tidy(() => {
+        const finite = tf.isFinite(loss);
+        for (const [variable, old] of before) variable.assign(tf.where(finite, variable, old));
+      });
+    },
+    release() {
+      for (const [, old] of before) old.dispose();
+    },
   };
 }
 
 /** One step by back-propagation, without exchange: everything inside one tidy. */
 function localStep(run: StepContext, batch: Batch, scope: Scope): Outcome {
+  const guard = openGuard(run);
   let outcome: Outcome | undefined;
-  tf.tidy(() => {
-    const passed = passThroughParts(run, batch);
-    outcome = outcomeOf(run, passed, scope.clock.step);
-    const undo = guard(run, outcome);
-    run.chain.apply(gradientsByName(run.attachment.params, passed.gradients), scope);
-    undo();
-  });
-  return outcome as unknown as Outcome;
+  try {
+    const left = tf.tidy(() => {
+      const passed = passThroughParts(run, batch);
+      outcome = readNow(run, passed, scope.clock.step);
+      run.chain.apply(gradientsByName(run.attachment.params, passed.gradients), scope);
+      guard.settle(passed.loss);
+      return outcome ? {} : { loss: passed.loss, ...(passed.correct && { correct: passed.correct }) };
+    });
+    return outcome ?? (left as Outcome);
+  } finally {
+    guard.release();
+  }
 }
 
 /** One step by back-propagation whose updates are awaited from other ranks. */
 async function exchangeStep(run: StepContext, batch: Batch, scope: Scope): Promise<Outcome> {
+  const guard = openGuard(run);
   let outcome: Outcome | undefined;
-  const gradients = tf.tidy(() => {
-    const passed = passThroughParts(run, batch);
-    outcome = outcomeOf(run, passed, scope.clock.step);
-    return passed.gradients;
-  });
-  const given = outcome as unknown as Outcome;
-  const undo = guard(run, given);
-  await run.chain.applyAsync(gradientsByName(run.attachment.params, gradients), scope);
-  undo();
-  return given;
+  let passed: Passed | undefined;
+  try {
+    passed = tf.tidy(() => {
+      const found = passThroughParts(run, batch);
+      outcome = readNow(run, found, scope.clock.step);
+      return found;
+    });
+    const { loss, correct, gradients } = passed;
+    await run.chain.applyAsync(gradientsByName(run.attachment.params, gradients), scope);
+    guard.settle(loss);
+    if (!outcome) return { loss, correct };
+    tf.dispose([loss, ...(correct ? [correct] : [])]);
+    return outcome;
+  } catch (error) {
+    tf.dispose(passed as unknown as tf.TensorContainer);
+    throw error;
+  } finally {
+    guard.release();
+  }
 }
 
 /** The step itself: by the method that replaces it if there is one, or by back-propagation. */

@@ -10,7 +10,7 @@ import type {
   Updates,
 } from './link.js';
 import { checkChain, exchangeIn } from './links.js';
-import type { RunContext, State } from './opened.js';
+import { openAll, type RunContext, type State } from './opened.js';
 import type { Schedule } from './schedule.js';
 import type { Scope } from './scope.js';
 
@@ -81,22 +81,33 @@ function segmentsOf(before: readonly Before[]): (readonly OpenedGradient[] | Ope
 const throughAll = (links: readonly OpenedGradient[], gradients: Updates, scope: Scope): Updates =>
   links.reduce<Updates>((current, link) => link.transform(current, scope), gradients);
 
-async function runAwaiting(
-  { before, update, exchanging, after }: Parts,
-  gradients: Updates,
-  scope: Scope,
-): Promise<void> {
+/** The gradients after all links before the update. What is no longer used is disposed, also where a link throws. */
+async function beforeUpdate(before: readonly Before[], gradients: Updates, scope: Scope): Promise<Updates> {
   let current = gradients;
-  for (const part of segmentsOf(before)) {
-    const old = current;
-    current = Array.isArray(part)
-      ? new Map(Object.entries(tf.tidy(() => Object.fromEntries(throughAll(part, old, scope)))))
-      : await (part as OpenedExchange).exchange(old, scope);
-    disposeExcept(old, current);
+  try {
+    for (const part of segmentsOf(before)) {
+      const old = current;
+      current = Array.isArray(part)
+        ? new Map(Object.entries(tf.tidy(() => Object.fromEntries(throughAll(part, old, scope)))))
+        : await (part as OpenedExchange).exchange(old, scope);
+      disposeExcept(old, current);
+    }
+    return current;
+  } catch (error) {
+    tf.dispose([...current.values()]);
+    throw error;
   }
-  if (exchanging) await update?.apply(current, scope);
-  else tf.tidy(() => void update?.apply(current, scope));
-  for (const tensor of current.values()) tensor.dispose();
+}
+
+async function runAwaiting(parts: Parts, gradients: Updates, scope: Scope): Promise<void> {
+  const { before, update, exchanging, after } = parts;
+  const current = await beforeUpdate(before, gradients, scope);
+  try {
+    if (exchanging) await update?.apply(current, scope);
+    else tf.tidy(() => void update?.apply(current, scope));
+  } finally {
+    tf.dispose([...current.values()]);
+  }
   follow(after, scope);
 }
 
@@ -143,8 +154,7 @@ export function openChain(owner: string, links: readonly Link[], context: RunCon
 
 /** Opens links that need not have an update. */
 export function openLinks(links: readonly Link[], context: RunContext, rateOf: Chain['rateOf']): Chain {
-  const opened = new Map(links.map((link) => [link, link.open(context) as OpenedLink]));
-  for (const [link, own] of opened) context.opened.set(link, own);
+  const opened: ReadonlyMap<Link, OpenedLink> = openAll(links, context);
   const parts = partsOf(opened);
   const all = [...opened.values()];
   return {

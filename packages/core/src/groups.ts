@@ -1,10 +1,10 @@
 import type * as tf from '@tensorflow/tfjs';
-import { openChain } from './chain.js';
+import { type Chain, openChain } from './chain.js';
 import { checkOptions } from './check.js';
 import { FrugalError, show } from './errors.js';
 import type { Link, Param, UpdateLink, Updates } from './link.js';
 import { checkChain, exchangeIn } from './links.js';
-import type { State } from './opened.js';
+import type { RunContext, State } from './opened.js';
 import type { Scope } from './scope.js';
 
 /** Some of the weights, and the links that are theirs. */
@@ -29,6 +29,11 @@ function settle(given: readonly Group[]): Part[] {
     );
   return given.map((group: Group, i) => {
     const owner = `groups, number ${i + 1}`;
+    if (typeof group !== 'object' || group === null)
+      throw new FrugalError(
+        'CONFIG',
+        `${owner}: expected a group but received ${show(group)}. Pass { match, optimizer }.`,
+      );
     checkOptions(owner, group, ['match', 'optimizer']);
     const { match = () => true } = group;
     if (typeof match !== 'function')
@@ -70,6 +75,27 @@ const partOf = (updates: Updates, params: readonly Param[]): Map<string, tf.Tens
     }),
   );
 
+interface OpenedPart {
+  readonly params: readonly Param[];
+  readonly chain: Chain;
+}
+
+/** Opens the chain of each part; where one refuses, those before it are freed. */
+function openParts(parts: readonly Part[], context: RunContext): OpenedPart[] {
+  const own = divide(parts, context.params);
+  const opened: OpenedPart[] = [];
+  try {
+    for (const [i, { links }] of parts.entries()) {
+      const params = own[i] as Param[];
+      opened.push({ params, chain: openChain('groups', links, { ...context, params }) });
+    }
+  } catch (error) {
+    for (const { chain } of opened) chain.dispose();
+    throw error;
+  }
+  return opened;
+}
+
 /**
  * Parts of the weights with links of their own: other rates for a pre-trained body, no decay for biases, one optimizer for
  * matrices and another for the rest. An update, made of others; what stands before it sees all weights.
@@ -97,11 +123,7 @@ export function groups(list: readonly Group[]): UpdateLink {
     ...(exchanges && { exchanges }),
     rateOf: (param) => parts.find(({ match }) => match(param))?.update.rateOf(param),
     open(context) {
-      const own = divide(parts, context.params);
-      const chains = parts.map((part, i) => {
-        const params = own[i] as Param[];
-        return { params, chain: openChain('groups', part.links, { ...context, params }) };
-      });
+      const chains = openParts(parts, context);
       const named = <T>(
         from: (chain: (typeof chains)[number]['chain']) => Iterable<readonly [string, T]>,
       ): [string, T][] =>

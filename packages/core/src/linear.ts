@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { biasActivation, type FusedActivation } from './kernels/bias-activation.js';
 import { type Composite, leading, registerGradientOnce, runKernel, runOne } from './kernels/run.js';
 import type { Counts, Epilogue } from './geometry.js';
-import type { Call, Observer, Rule } from './rule.js';
+import { type Call, type Observer, type Rule, sampledSlices, type SampledSlices } from './rule.js';
 
 /** What the product kernel needs to know; travels in its attributes, which TensorFlow.js hands on untouched. */
 export interface Bridge {
@@ -23,7 +23,7 @@ type Inputs = { readonly x: tf.Tensor; readonly w: tf.Tensor; readonly bias?: tf
 function forward({ call, rule, exact, activation }: Bridge, { x, w, bias }: Inputs): tf.Tensor {
   if (rule?.plan) {
     call.plan = rule.plan(call, x, w);
-    call.scope.plans.set(call.site, call.plan);
+    notePlan(call);
   }
   const epilogue: Epilogue | undefined =
     bias || activation === 'relu' ? { ...(bias && { bias }), activation } : undefined;
@@ -37,6 +37,19 @@ function forward({ call, rule, exact, activation }: Bridge, { x, w, bias }: Inpu
   }
   exact.forward += call.site.geometry.multiplyAdds(y.shape, w.shape);
   return y;
+}
+
+/** Indices of either. Undefined, which is dense, where the host does not know them. */
+function union(a: SampledSlices | undefined, b: SampledSlices | undefined): SampledSlices | undefined {
+  if (!(a?.indices instanceof Int32Array && b?.indices instanceof Int32Array)) return undefined;
+  return { axis: a.axis, indices: Int32Array.from(new Set([...a.indices, ...b.indices])).sort() };
+}
+
+/** Shows a plan to links. Of a site that is called again, in this pass or in a later part, dW has the slices of all calls. */
+function notePlan({ scope: { plans }, site, plan }: Call): void {
+  const before = plans.get(site);
+  if (before === undefined) plans.set(site, plan);
+  else plans.set(site, { ...(plan as object), sampled: union(sampledSlices(before), sampledSlices(plan)) });
 }
 
 /** The product of a site as a kernel: activation(X·W + bias), or what the rule puts in place of X·W. */

@@ -1,5 +1,5 @@
 import type { Method, OpenedMethod } from './method.js';
-import type { Reporting, RunContext, State } from './opened.js';
+import { openAll, type Reporting, type RunContext, type State } from './opened.js';
 import { FrugalError } from './errors.js';
 import type { Param } from './link.js';
 import type { Schedule } from './schedule.js';
@@ -59,8 +59,9 @@ export function openMethods(
       return made.get(key) as T;
     },
   };
-  const opened = new Map(methods.map((method) => [method, method.open(context)]));
-  for (const [method, own] of opened) context.opened.set(method, own);
+  const twice = methods.find((method, i) => methods.indexOf(method) !== i);
+  if (twice) throw new FrugalError('CONFIG', `${twice.name}: expected a method once but received it twice. Drop one.`);
+  const opened = openAll(methods, context);
   const all = [...opened.values()];
   return {
     context,

@@ -61,3 +61,25 @@ export interface Reporting<Report> {
   /** Opens it for one run. */
   open(context: RunContext): Opened<Report>;
 }
+
+/** Opens descriptions and notes them in the run. Where one of them refuses, those before it are freed. */
+export function openAll<D extends Reporting<unknown>>(
+  descriptions: readonly D[],
+  context: RunContext,
+): Map<D, ReturnType<D['open']>> {
+  const opened = new Map<D, ReturnType<D['open']>>();
+  try {
+    for (const description of descriptions) {
+      const own = description.open(context);
+      opened.set(description, own as ReturnType<D['open']>);
+      context.opened.set(description, own);
+    }
+  } catch (error) {
+    for (const [description, own] of opened) {
+      own.dispose?.();
+      context.opened.delete(description);
+    }
+    throw error;
+  }
+  return opened;
+}

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Attachment } from './attach.js';
-import { oneStep, readOutcomes } from './backpropagation.js';
+import { nonFinite, oneStep, readOutcomes, type StepContext } from './backpropagation.js';
 import type { Chain } from './chain.js';
 import { checkChoice, checkInteger } from './check.js';
 import type { Communicator } from './communicator.js';
@@ -61,7 +61,7 @@ export interface Stepper {
  * ```
  */
 export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper {
-  const { methods = [], loss = crossEntropy, seed = 0, title = 'step', communicator, totalSteps } = options;
+  const { methods = [], loss = crossEntropy, communicator } = options;
   const division = checkChoice('stepper', 'division', options.division ?? 'batch', ['batch', 'data']);
   const accumulate = checkInteger('stepper', 'accumulate', options.accumulate ?? 1, { min: 1 });
   checkLoss(model, loss);
@@ -69,7 +69,6 @@ export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper
   const { attachment, ranks } = run;
   // Links may start from the weights, which other ranks have not given yet.
   let chain = ranks.size === 1 ? openOrDetach(run) : undefined;
-  let count = 0;
   let prepared: Promise<void> | undefined;
   const prepare = async (): Promise<void> => {
     await shareWeights(model, ranks);
@@ -77,16 +76,7 @@ export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper
     await prepareAll(attachment, chain);
   };
   const opened = (): Chain => chain ?? notYet();
-  const stepOn = async (part: Batch & { readonly share: number }): Promise<StepReport> => {
-    const freeReads = readsAreFree(tf.getBackend());
-    const context = { model, attachment, chain: opened(), loss, title, accumulate, freeReads, options: {} };
-    const { share } = part;
-    const begin = { seed, rank: communicator?.rank ?? 0, share, logits: loss.logits };
-    const scope = attachment.begin(clockAt(count, totalSteps), begin);
-    const [report] = await readOutcomes([await oneStep(context, part, scope)]);
-    count++;
-    return report as StepReport;
-  };
+  const stepOn = stepsOf({ model, attachment, loss, accumulate }, options);
   return {
     attachment,
     get chain() {
@@ -97,7 +87,7 @@ export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper
       await (prepared ??= prepare());
       const part = partFor(batch, division, ranks);
       try {
-        return await stepOn(part);
+        return await stepOn(opened(), part);
       } finally {
         if (part.xs !== batch.xs) tf.dispose([part.xs, part.ys]);
       }
@@ -108,6 +98,23 @@ export function stepper(model: tf.LayersModel, options: StepperOptions): Stepper
       attachment.detach();
       chain?.dispose();
     },
+  };
+}
+
+type Fixed = Pick<StepContext, 'model' | 'attachment' | 'loss' | 'accumulate'>;
+
+/** Makes one step after the other. */
+function stepsOf(fixed: Fixed, { seed = 0, title = 'step', communicator, totalSteps }: StepperOptions) {
+  let count = 0;
+  return async (chain: Chain, part: Batch & { readonly share: number }): Promise<StepReport> => {
+    const { attachment, loss } = fixed;
+    const context = { ...fixed, chain, title, freeReads: readsAreFree(tf.getBackend()), options: {} };
+    const begin = { seed, rank: communicator?.rank ?? 0, share: part.share, logits: loss.logits };
+    const scope = attachment.begin(clockAt(count, totalSteps), begin);
+    const [report] = (await readOutcomes([await oneStep(context, part, scope)])) as [StepReport];
+    if (!Number.isFinite(report.loss)) throw nonFinite(context, count, report.loss);
+    count++;
+    return report;
   };
 }
 

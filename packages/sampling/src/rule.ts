@@ -12,7 +12,6 @@ import {
   putSlices,
   readsAreFree,
   type Rule,
-  sampledSlices,
   type SampledSlices,
   type Schedule,
   type Selection,
@@ -164,26 +163,15 @@ function forwardPlan(sample: Sampler, call: Call, x: tf.Tensor, w: tf.Tensor): P
   return selection ? { selection: kept(call, selection) } : {};
 }
 
-/**
- * Where dW of the step is not zero: of a layer that is used again, the slices of all its calls so far. Of tensors the host does
- * not know what they have in common, so then dW counts as dense.
- */
-function slicesOfStep({ site, scope }: Call, { indices }: Selection): SampledSlices | undefined {
-  const axis = site.geometry.contractions.forward.right;
-  if (!scope.plans.has(site)) return { axis, indices };
-  const before = sampledSlices(scope.plans.get(site))?.indices;
-  if (!(before instanceof Int32Array && indices instanceof Int32Array)) return undefined;
-  return { axis, indices: Int32Array.from(new Set([...before, ...indices])).sort() };
-}
-
 /** Y is sampled; dX and dW are the exact gradients of that Y, so they are zero where nothing was chosen. */
 function through(sample: Sampler): Partial<Rule<Plan>> {
   const nameOf = ({ key }: Call, operand: 'x' | 'w'): string => `${key}/${operand}`;
   return {
     plan(call, x, w) {
       const plan = forwardPlan(sample, call, x, w);
-      const sampled = plan.selection && slicesOfStep(call, plan.selection);
-      return sampled ? { ...plan, sampled } : plan;
+      if (!plan.selection) return plan;
+      const axis = call.site.geometry.contractions.forward.right;
+      return { ...plan, sampled: { axis, indices: plan.selection.indices } };
     },
     operands(call, x, w) {
       const { selection } = planOf(call);

@@ -136,7 +136,7 @@ export async function useEngine(name?: EngineName | 'auto', options: EngineOptio
       rejected.push(...[result].flat());
       continue;
     }
-    rejected.push(...(result.rejected ?? []));
+    rejected.push(...(result.rejected ?? []).filter(({ name: of }) => !rejected.some((known) => known.name === of)));
     const problem = await activate(result.backend);
     if (problem !== undefined) {
       rejected.push({ name: result.name, reason: problem });

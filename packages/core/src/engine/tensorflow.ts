@@ -70,7 +70,7 @@ function explain(name: string, error: unknown): Rejected {
   return { name, reason: `it fails to load: ${line}`, remedy: windowsRemedy(name) ?? `npm rebuild ${name}` };
 }
 
-/** Which package has registered a backend: the other one's import may find it there. */
+/** Which package has registered a backend. TensorFlow.js keeps the first of a name, so the import of another one finds it there. */
 const registrants = new WeakMap<object, string>();
 
 interface NodeBackend {
@@ -78,7 +78,10 @@ interface NodeBackend {
 }
 
 /** Loads one package and checks it; leaves the backend that was active before active again when it fails. */
-async function attempt(name: string, load: Importer): Promise<Rejected | { detail: string; gpu: boolean }> {
+async function attempt(
+  name: string,
+  load: Importer,
+): Promise<Rejected | { name: string; detail: string; gpu: boolean }> {
   const before = tf.getBackend();
   // Of another package, or of this one in an earlier call: an import that is repeated registers nothing.
   const registered = tf.engine().findBackendFactory(BACKEND);
@@ -93,8 +96,7 @@ async function attempt(name: string, load: Importer): Promise<Rejected | { detai
     await load(name);
     const factory = tf.engine().findBackendFactory(BACKEND) as object | null | undefined;
     if (factory && factory !== registered) registrants.set(factory, name);
-    const isOwn = factory && (registrants.get(factory) ?? name) === name;
-    if (!isOwn || !(await tf.setBackend(BACKEND)))
+    if (!factory || !(await tf.setBackend(BACKEND)))
       return await failed({ name, reason: 'it registered no backend', remedy: `npm rebuild ${name}` });
     const problem = healthProblem();
     if (problem !== undefined)
@@ -104,7 +106,8 @@ async function attempt(name: string, load: Importer): Promise<Rejected | { detai
         remedy: `reinstall ${name}, or leave it out`,
       });
     const gpu = (tf.backend() as unknown as NodeBackend).isUsingGpuDevice === true;
-    return { detail: `${name} ${gpu ? 'on the GPU' : 'on the CPU'}`, gpu };
+    const owner = registrants.get(factory) ?? name;
+    return { name: owner, detail: `${owner} ${gpu ? 'on the GPU' : 'on the CPU'}`, gpu };
   } catch (error) {
     return failed(explain(name, error));
   }
@@ -121,7 +124,7 @@ export async function loadTensorflow(
   const rejected: Rejected[] = [];
   for (const name of packages) {
     const result = await attempt(name, load);
-    if ('detail' in result) return { name, ...result, rejected };
+    if ('detail' in result) return { ...result, rejected };
     rejected.push(result);
   }
   return { gpu: false, rejected };

@@ -79,6 +79,7 @@ export const sliceComposites = [take, put, norms];
 /** The chosen slices of `x` along `axis`, each times its factor. */
 export function takeSlices(x: tf.Tensor, axis: number, { indices, scales }: Chosen): tf.Tensor {
   if (indices instanceof tf.Tensor) return tf.tidy(() => scaled(tf.gather(x, indices, axis), axis, scales));
+  if (scales instanceof tf.Tensor) return tf.tidy(() => scaled(takeSlices(x, axis, { indices }), axis, scales));
   return runOne(take.name, { x }, { axis, indices, scales });
 }
 
@@ -90,6 +91,7 @@ export function takeSlices(x: tf.Tensor, axis: number, { indices, scales }: Chos
  */
 export function putSlices(x: tf.Tensor, axis: number, size: number, { indices, scales }: Chosen): tf.Tensor {
   if (indices instanceof tf.Tensor) return tf.tidy(() => addInto(scaled(x, axis, scales), axis, size, indices));
+  if (scales instanceof tf.Tensor) return tf.tidy(() => putSlices(scaled(x, axis, scales), axis, size, { indices }));
   if (indices.some((index, j) => j > 0 && index <= (indices[j - 1] as number))) {
     throw new FrugalError(
       'SHAPE',

@@ -137,7 +137,7 @@ export function planForward(model: tf.LayersModel, params: readonly Param[], for
   if (own.size !== new Set(params.map(({ value }) => value)).size || params.some(({ value }) => !own.has(value))) {
     throw new FrugalError(
       'CONFIG',
-      `ensemble: expected the weights of ${model.name} but received those of another model. Give the method the model that is trained.`,
+      `ensemble: expected the weights of ${model.name} but received those of another model. Pass the trainable weights of this one.`,
     );
   }
   if (force) return loop(model, params, 'it was asked for');
