@@ -1,14 +1,6 @@
 import * as cluster from '@frugal/cluster';
 import * as core from '@frugal/core';
-import {
-  attach,
-  type Link,
-  meanSquaredError,
-  type Method,
-  stepper,
-  type StepperOptions,
-  useEngine,
-} from '@frugal/core';
+import { attach, type Link, meanSquaredError, type Method, stepper, useEngine } from '@frugal/core';
 import { runRanks, toyModel, weightsOf } from '@frugal/core/testing';
 import * as feedback from '@frugal/feedback';
 import * as optim from '@frugal/optim';

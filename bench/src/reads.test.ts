@@ -56,7 +56,7 @@ async function readsOf({ optimizer, methods = [] }: Omit<Case, 'title'>): Promis
 describe('a step on an engine where reading costs', () => {
   beforeAll(useCostlyBackend);
 
-  it.each(CASES)('$title: reads no number', async ({ title: _title, ...given }) => {
+  it.each(CASES)('$title: reads no number', async (given) => {
     const { sync, weights } = await readsOf(given);
     expect(sync).toBe(0);
     expect(weights.every(Number.isFinite)).toBe(true);

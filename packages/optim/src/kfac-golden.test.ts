@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { type LocalTransform, stepper } from '@frugal/core';
+import { stepper } from '@frugal/core';
 import { describeEngines, relativeError } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { kfac, type KfacOptions } from './kfac/index.js';
 import { sgd } from './sgd.js';
+import { spy } from './testing/kfac-runs.js';
 
 type Named = Readonly<Record<string, number[]>>;
 
@@ -56,22 +57,6 @@ function makeModel(): tf.Sequential {
   return model;
 }
 
-/** Stands between two links and remembers what passes in the steps that PyTorch recorded. */
-function spy(seen: Record<string, Float32Array>[]): LocalTransform {
-  return {
-    kind: 'local',
-    name: 'spy',
-    init: () => undefined,
-    update(updates, _params, { clock }) {
-      if (golden.recorded.includes(clock.step))
-        seen.push(Object.fromEntries([...updates].map(([name, u]) => [name, u.dataSync() as Float32Array])));
-      return new Map(updates);
-    },
-    state: () => new Map(),
-    dispose: () => undefined,
-  };
-}
-
 async function run(change: Partial<KfacOptions> = {}) {
   const model = makeModel();
   const method = kfac({
@@ -80,11 +65,15 @@ async function run(change: Partial<KfacOptions> = {}) {
     factorEvery: 2,
     inverseEvery: 4,
     klClip: 1e-3,
-    learningRate: RATE,
     ...change,
   });
   const seen: Record<string, Float32Array>[] = [];
-  const optimizer = [spy(seen), sgd({ learningRate: RATE, momentum: 0.9 })];
+  // Stands between the two, and remembers what passes in the steps that PyTorch recorded.
+  const between = spy((gradients, step) => {
+    if (golden.recorded.includes(step))
+      seen.push(Object.fromEntries([...gradients].map(([name, g]) => [name, g.dataSync() as Float32Array])));
+  });
+  const optimizer = [between, sgd({ learningRate: RATE, momentum: 0.9 })];
   const { step, dispose, attachment } = stepper(model, { methods: [method], optimizer, totalSteps: STEPS });
   const losses: number[] = [];
   for (let s = 0; s < STEPS; s++) {

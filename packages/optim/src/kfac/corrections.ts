@@ -67,7 +67,7 @@ export function createCorrections(
       const { site, scope } = call;
       // The first examples of a step are in its first part.
       const of = scope.part === 0 ? basis(site) : undefined;
-      if (of) seen.add(scope.clock.step, stepName(site), secondMoment(perExample(call, x, dy, examples), of));
+      if (of) seen.add(scope, stepName(site), secondMoment(perExample(call, x, dy, examples), of));
     },
     average({ clock }, examplesOf) {
       for (const [i, { site }] of layers.entries()) {

@@ -1,12 +1,15 @@
-import { attach, clockAt, type Scope } from '@frugal/core';
+import { attach, clockAt, type GradientLink, type Observer, type Scope } from '@frugal/core';
 import { describeEngines, relativeError } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
-import { normals, tanhNet } from '../testing/kfac-runs.js';
+import { normals, numbersOf, tanhNet } from '../testing/kfac-runs.js';
 import { fill, map, type Rows, transpose } from '../testing/matrices.js';
 import { createFactors, type Factors } from './factors.js';
+import { kfac } from './index.js';
 import { type Layer, layersOf } from './layers.js';
+import { openObserver } from './observe.js';
 import { type KfacOptions, settle } from './options.js';
+import { openSeen } from './seen.js';
 
 interface Seen {
   readonly a: number[];
@@ -21,10 +24,10 @@ function factorsOf(
   options: KfacOptions = {},
 ): Seen[] {
   const settings = settle({ klClip: false, ...options });
-  const factors = createFactors(settings);
-  const attached = attach(model, { name: 'look', source: '', observer: factors.observer });
-  const { layers } = layersOf(attached.params, settings);
-  factors.init(layers);
+  const sums = openSeen();
+  const { observer, sums: sumsOf } = openObserver(settings, () => true, sums, undefined);
+  const attached = attach(model, { name: 'look', source: '', open: () => ({ observer }) });
+  const factors = createFactors(settings, layersOf(attached.params, settings).layers, sumsOf);
   const scope = attached.begin(clockAt(0));
   const count = options.lossReduction === 'sum' ? 1 : c.shape[0]!;
   const seen = tf.tidy(() => {
@@ -33,6 +36,7 @@ function factorsOf(
   });
   attached.detach();
   factors.dispose();
+  sums.forget();
   return seen;
 }
 
@@ -179,8 +183,7 @@ const layer = (): Layer => {
 
 /** Averages after updates with 2×2 and 1×1 factors of these values. */
 function averaged(options: KfacOptions, values: readonly number[]): { a: number[]; g: number[] }[] {
-  const factors: Factors = createFactors(settle({ klClip: false, ...options }));
-  factors.init([layer()]);
+  const factors: Factors = createFactors(settle({ klClip: false, ...options }), [layer()], () => undefined);
   const seen = values.map((value, step) => {
     tf.tidy(() => {
       const batch = [{ a: tf.tensor2d([value, 1, 1, 0], [2, 2]), g: tf.tensor2d([[2 * value]]) }];
@@ -222,8 +225,7 @@ await describeEngines('running averages', () => {
   });
 
   test('what was remembered does not move with the averages', () => {
-    const factors = createFactors(settle({ klClip: false }));
-    factors.init([layer()]);
+    const factors = createFactors(settle({ klClip: false }), [layer()], () => undefined);
     const average = (value: number, step: number): void =>
       tf.tidy(() => factors.average([{ a: tf.fill([2, 2], value), g: tf.fill([1, 1], value) }], clockAt(step), step));
     average(3, 0);
@@ -235,23 +237,52 @@ await describeEngines('running averages', () => {
   });
 });
 
-test('sees nothing in steps that update no factors, nor while it looks away', () => {
-  const look = (step: number, on: boolean): boolean => {
-    const settings = settle({ klClip: false, factorEvery: 3 });
-    const factors = createFactors(settings);
-    const model = tanhNet([3, 2]);
-    const attached = attach(model, { name: 'look', source: '', observer: factors.observer });
-    factors.init(layersOf(attached.params, settings).layers);
-    factors.watch(on);
-    const scope: Scope = attached.begin(clockAt(step));
-    const seen = tf.tidy(() => {
+test('sees nothing in steps that update no factors, nor in passes that others make', () => {
+  const attached = attach(tanhNet([3, 2]), kfac({ factorEvery: 3 }));
+  const pass = (): void =>
+    tf.tidy(() => {
       const xs = tf.tensor2d(transpose(normals(1, 3, 4)));
-      tf.variableGrads(() => tf.sum(model.apply(xs, { training: true }) as tf.Tensor));
-      return factors.batch(scope) !== undefined;
+      tf.variableGrads(() => tf.sum(attached.context.model.apply(xs, { training: true }) as tf.Tensor));
     });
-    attached.detach();
-    factors.dispose();
-    return seen;
+  /** Tensors that a pass leaves, which are the sums. */
+  const left = (step: number, run: () => void): number => {
+    attached.begin(clockAt(step));
+    const before = tf.memory().numTensors;
+    run();
+    return tf.memory().numTensors - before;
   };
-  expect([look(0, true), look(1, true), look(3, true), look(3, false)]).toEqual([true, false, true, false]);
+  const other: Observer = { name: 'other', onBackward: () => undefined };
+  const looking = (): void => attached.look({ rules: 'on', observers: [other] }, pass);
+  expect(left(0, looking)).toBe(0);
+  expect(left(0, pass)).toBe(2);
+  // Those of step 0 stay until others come in their place.
+  expect([left(1, pass), left(2, pass), left(3, looking), left(3, pass)]).toEqual([0, 0, 0, 0]);
+  const before = tf.memory().numTensors;
+  attached.detach();
+  expect(tf.memory().numTensors - before).toBe(-2);
+});
+
+test('what a step has seen that is made again, after one that failed, is its own', async () => {
+  const model = tanhNet([3, 2]);
+  const method = kfac({ factorEvery: 1, inverseEvery: 1, klClip: false });
+  const attached = attach(model, method);
+  const link = (method.link as GradientLink).open(attached.context);
+  await link.prepare?.();
+  const pass = (scope: Scope, scale: number, follow: boolean): void =>
+    tf.tidy(() => {
+      const xs = tf.mul(tf.tensor2d(normals(1, 4, 3)), scale);
+      const { grads } = tf.variableGrads(() => tf.sum(model.apply(xs, { training: true }) as tf.Tensor));
+      const updates = attached.params.map(({ name, value }) => [name, grads[value.name] as tf.Tensor] as const);
+      if (follow) link.transform(new Map(updates), scope);
+    });
+  const factors = (): number[][] =>
+    ['A', 'G'].map((side) => numbersOf(attached.opened.state(), `kfac/${side}/dense0/kernel`));
+  pass(attached.begin(clockAt(0)), 1, true);
+  const first = factors();
+  // The step fails, as by a loss that is NaN: no link is called.
+  pass(attached.begin(clockAt(1)), Number.NaN, false);
+  pass(attached.begin(clockAt(1)), 1, true);
+  // The mean of two equal batches.
+  for (const [i, values] of factors().entries()) expect(relativeError(values, first[i]!)).toBeLessThan(1e-6);
+  attached.detach();
 });

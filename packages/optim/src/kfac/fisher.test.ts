@@ -4,7 +4,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
 import { sgd } from '../sgd.js';
 import { softmax } from '../testing/kfac-reference.js';
-import { layersIn, normals, runSteps, setLayers, tanhNet } from '../testing/kfac-runs.js';
+import { layersIn, normals, numbersOf, runSteps, setLayers, tanhNet } from '../testing/kfac-runs.js';
 import { eye, fill, kronecker, map, plus, product, type Rows, rowsOf, transpose } from '../testing/matrices.js';
 import { kfac, type KfacOptions } from './index.js';
 
@@ -34,10 +34,10 @@ async function found(model: tf.LayersModel, x: Rows, loss: Loss, options: KfacOp
   });
   const pairs: Pair[] = [];
   const batches = Array.from({ length: STEPS }, () => batch);
-  await runSteps(model, method, batches, { loss, rate: () => 0, seed: 3 }, (step, state) => {
+  await runSteps(model, method, batches, { loss, rate: () => 0, seed: 3 }, (step, state, run) => {
     if (step < STEPS - 1) return;
-    for (const { weight, a, g } of method.report().layers) {
-      const of = (side: string, n: number): Rows => rowsOf(state.get(`kfac/${side}/${weight}`)!.dataSync(), n);
+    for (const { weight, a, g } of run.of(method).layers) {
+      const of = (side: string, n: number): Rows => rowsOf(numbersOf(state, `kfac/${side}/${weight}`), n);
       pairs.push({ a: of('A', a), g: of('G', g) });
     }
   });
@@ -156,7 +156,7 @@ await describeEngines('the sampled Fisher matrix', () => {
     const weights = async (seed: number, fisher: 'empirical' | 'sampled' = 'sampled'): Promise<number[]> => {
       const model = toyModel(2);
       await train(model, toyImages(48), {
-        methods: [kfac({ factorEvery: 1, inverseEvery: 1, learningRate: 0.1, fisher })],
+        methods: [kfac({ factorEvery: 1, inverseEvery: 1, fisher })],
         optimizer: sgd({ learningRate: 0.1 }),
         epochs: 1,
         batchSize: 48,

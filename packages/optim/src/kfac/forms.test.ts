@@ -86,7 +86,7 @@ await describeEngines('forms', () => {
   });
 
   test('decompositions: in use from install on, each side by itself', async () => {
-    await linearAlgebra();
+    const algebra = await linearAlgebra();
     const sizes = { a: 2, g: 1 };
     const held = createDecompositions(eigenForm, [sizes as unknown as Layer]);
     const before = tf.memory().numTensors;
@@ -103,11 +103,11 @@ await describeEngines('forms', () => {
       { layer: 0, side: 'g' },
     ] as const;
     const [first, second] = [pair(3, 1), pair(7, 3)];
-    held.start(keys, [first], 1);
+    held.start(algebra, keys, [first], 1);
     held.install(held.join());
     // 1 / (3·1 + 1)
     expect(p()).toEqual([0.25, 1]);
-    held.start(keys.slice(0, 1), [second], 1);
+    held.start(algebra, keys.slice(0, 1), [second], 1);
     expect(p()).toEqual([0.25, 1]);
     const own = held.join();
     expect(own.map(({ key }) => key)).toEqual([keys[0]]);
@@ -122,7 +122,7 @@ await describeEngines('forms', () => {
 });
 
 test('layers of equal sizes go together, and a layer without gradient is left out', async () => {
-  await linearAlgebra();
+  const algebra = await linearAlgebra();
   const layer = { a: 1, g: 1 } as unknown as Layer;
   const held = createDecompositions(eigenForm, [layer, { a: 2, g: 1 } as unknown as Layer, layer]);
   const pair = (a: number[], g: number) => ({
@@ -131,7 +131,7 @@ test('layers of equal sizes go together, and a layer without gradient is left ou
   });
   const factors = [pair([1], 1), pair([1, 3], 1), pair([7], 1)];
   const keys = factors.flatMap((_, i) => (['a', 'g'] as const).map((side) => ({ layer: i, side })));
-  held.start(keys, factors, 1);
+  held.start(algebra, keys, factors, 1);
   held.install(held.join());
   tf.tidy(() => {
     const ones = (rows: number): tf.Tensor2D => tf.ones([rows, 1]);

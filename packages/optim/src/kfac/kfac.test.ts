@@ -1,4 +1,4 @@
-import { attach, clockAt, crossEntropy, type LocalTransform, train } from '@frugal/core';
+import { attach, clockAt, crossEntropy, FrugalError, type GradientLink, train } from '@frugal/core';
 import { describeEngines, expectNoLeak, relativeError, toyImages, toyModel, weightsOf } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
@@ -12,7 +12,7 @@ import {
   secondMoment,
   splitSolve,
 } from '../testing/kfac-reference.js';
-import { layersIn, normals, plainSgd, runSteps, setLayers, tanhNet } from '../testing/kfac-runs.js';
+import { layersIn, normals, runSteps, setLayers, spy, tanhNet } from '../testing/kfac-runs.js';
 import { fill, inner, map, plus, product, type Rows, solve, transpose } from '../testing/matrices.js';
 import { kfac, type KfacOptions } from './index.js';
 
@@ -135,7 +135,7 @@ await describeEngines('kfac', () => {
       klClip: 0.01,
       ...reference,
     });
-    const method = kfac({ damping: '0.05 / (1 + step)', learningRate: '0.2 / (1 + step)', klClip: 0.01, ...options });
+    const method = kfac({ damping: '0.05 / (1 + step)', klClip: 0.01, ...options });
     const errors: number[] = [];
     await runSteps(model, method, batches, { rate }, (step) => {
       errors.push(errorOf(layersIn(model), expected[step]!));
@@ -175,8 +175,8 @@ await describeEngines('kfac', () => {
     const update = 'step < 4 ? 1 : 3';
     const seen: number[] = [];
     const method = kfac({ ...every, factorEvery: update, inverseEvery: (clock) => (clock.step < 6 ? 2 : 5) });
-    await runSteps(tanhNet([4, 5, 3]), method, batches, {}, () => {
-      const { updates, decompositions } = method.report();
+    await runSteps(tanhNet([4, 5, 3]), method, batches, {}, (_step, _state, run) => {
+      const { updates, decompositions } = run.of(method);
       seen.push(10 * updates + decompositions);
     });
     // Factors at 0, 1, 2, 3, 6, 9, 12; decompositions at 0, 2, 4, 10.
@@ -200,14 +200,9 @@ await describeEngines('kfac', () => {
     const [first, second] = [layersIn(model), batches.slice(0, 2)];
     const path: Rows[][] = [first];
     const learningRate = (step: number): number => [0.5, 0.02][step]!;
-    const method = kfac({
-      factorEvery: 1,
-      inverseEvery: 1,
-      damping: 0.5,
-      klClip: 1e-3,
-      learningRate: '0.5 - 0.48 * step',
-    });
-    await runSteps(model, method, second, { rate: learningRate }, () => path.push(layersIn(model)));
+    const method = kfac({ factorEvery: 1, inverseEvery: 1, damping: 0.5, klClip: 1e-3 });
+    const optimizer = sgd({ learningRate: '0.5 - 0.48 * step' });
+    await runSteps(model, method, second, { optimizer }, () => path.push(layersIn(model)));
     const traces = backward(first, second[0]!, 'meanSquaredError');
     const full = traces.map(({ a, g, gradient }) =>
       denseSolve(gradient, { a: secondMoment(a), g: secondMoment(g) }, 0.5),
@@ -229,25 +224,19 @@ await describeEngines('kfac', () => {
   });
 
   const images = toyImages(48);
-  const settings = { damping: 0.1, learningRate: 0.1, factorEvery: 2, inverseEvery: 3 } as const;
+  const settings = { damping: 0.1, factorEvery: 2, inverseEvery: 3 } as const;
 
   test('passes through what it does not cover, and says why', async () => {
     const model = toyModel(3, { batchNorm: true });
     (model.getLayer('hidden') as unknown as { bias: { trainable: boolean } }).bias.trainable = false;
     (model.getLayer('conv') as unknown as { kernel: { trainable: boolean } }).kernel.trainable = false;
     const seen: Record<string, number[]>[] = [];
-    const spy = { ...plainSgd(() => 0), name: 'spy' };
-    const look = {
-      ...spy,
-      update: (updates: ReadonlyMap<string, tf.Tensor>) => {
-        seen.push(Object.fromEntries([...updates].map(([name, u]) => [name, [...u.dataSync()]])));
-        return new Map(updates);
-      },
-    };
+    const look = (): GradientLink =>
+      spy((gradients) => seen.push(Object.fromEntries([...gradients].map(([name, g]) => [name, [...g.dataSync()]]))));
     const method = kfac({ ...every, ...settings, klClip: 1e-9, largest: 40, skip: ({ name }) => name === 'head' });
-    const optimizer = [look, method.link, look, sgd({ learningRate: 0 })];
-    await train(model, images, { methods: [method], optimizer, epochs: 1, batchSize: 48, progress: false });
-    const { layers, passed } = method.report();
+    const optimizer = [look(), method.link, look(), sgd({ learningRate: 0.1 })];
+    const run = { methods: [method], optimizer, epochs: 1, batchSize: 48, progress: false } as const;
+    const { layers, passed } = (await train(model, images, run)).of(method);
     expect(layers).toEqual([{ weight: 'conv2/kernel', a: 37, g: 12 }]);
     expect(Object.fromEntries(passed.map(({ weight, reason }) => [weight, reason]))).toEqual({
       'conv/bias': 'its kernel is not trained',
@@ -272,13 +261,13 @@ await describeEngines('kfac', () => {
     const batch = examples(1, 12, 4, 3);
     const [{ a, g, gradient }] = backward([before], batch, 'meanSquaredError') as [ReturnType<typeof backward>[0]];
     const method = kfac({ ...every, damping: 0.1 });
-    await runSteps(model, method, [batch], { rate: () => 1 });
+    const { layers } = await runSteps(model, method, [batch], { rate: () => 1 });
     const own = { a: secondMoment(a.map((row) => row.slice(0, 4))), g: secondMoment(g) };
     const after = layersIn(model)[0]!;
     const p = denseSolve(gradient.slice(0, 4), own, 0.1);
     expect(errorOf([plus(before.slice(0, 4), after.slice(0, 4), -1)], [p])).toBeLessThan(1e-4);
     expect(after[4]).toEqual(before[4]);
-    expect(method.report().layers).toEqual([{ weight: 'dense0/kernel', a: 4, g: 3 }]);
+    expect(layers).toEqual([{ weight: 'dense0/kernel', a: 4, g: 3 }]);
   });
 
   test('fit and train make the same weights', async () => {
@@ -303,7 +292,9 @@ await describeEngines('kfac', () => {
     });
     const fitted = toyModel(4, { batchNorm: true });
     const attached = attach(fitted, kfac(options));
-    fitted.compile({ optimizer: attached.optimizer(optimizer()), loss: 'categoricalCrossentropy' });
+    const prepared = attached.optimizer(optimizer());
+    fitted.compile({ optimizer: prepared, loss: 'categoricalCrossentropy' });
+    await prepared.prepare();
     await fitted.fit(xs!, ys!, { epochs: 7, batchSize: 48, shuffle: false, verbose: 0 });
     expect(relativeError(weightsOf(fitted), weightsOf(ours))).toBeLessThan(2e-3);
     expect(relativeError(weightsOf(ours), before)).toBeGreaterThan(0.05);
@@ -311,22 +302,36 @@ await describeEngines('kfac', () => {
     tf.dispose([xs, ys]);
   });
 
-  test('makes no update where there was none: a bias without gradient stays out', () => {
+  test('fit refuses it where nobody has prepared it', async () => {
+    const model = toyModel(4);
+    const attached = attach(model, kfac(settings));
+    const before = weightsOf(model);
+    const optimizer = attached.optimizer(sgd({ learningRate: 0.1 }));
+    model.compile({ optimizer, loss: 'categoricalCrossentropy' });
+    const [xs, ys] = [tf.ones([2, 8, 8, 1]), tf.eye(2, 3)];
+    const run = model.fit(xs, ys, { epochs: 1, verbose: 0 });
+    await expect(run).rejects.toSatisfy((error) => FrugalError.is(error, 'CONFIG'));
+    await expect(run).rejects.toThrow(/^kfac must load something .* await optimizer\.prepare\(\) before fit/);
+    expect(weightsOf(model)).toEqual(before);
+    attached.detach();
+    tf.dispose([xs, ys]);
+  });
+
+  test('makes no update where there was none: a bias without gradient stays out', async () => {
     const method = kfac({ ...every, damping: 0.1 });
     const model = tanhNet([4, 3]);
     const attached = attach(model, method);
-    const link = method.link as LocalTransform;
-    link.init(attached.params);
+    const link = (method.link as GradientLink).open(attached.context);
+    await link.prepare?.();
     const scope = attached.begin(clockAt(0));
     const names = tf.tidy(() => {
       const xs = tf.tensor2d(normals(1, 6, 4));
       const { grads } = tf.variableGrads(() => tf.sum(model.apply(xs, { training: true }) as tf.Tensor));
       const [kernel] = attached.params;
       const updates = new Map([[kernel!.name, grads[kernel!.value.name] as tf.Tensor]]);
-      return [...link.update(updates, attached.params, scope).keys()];
+      return [...link.transform(updates, scope).keys()];
     });
     expect(names).toEqual(['dense0/kernel']);
-    link.dispose();
     attached.detach();
   });
 
@@ -359,15 +364,17 @@ await describeEngines('kfac', () => {
   test('learns, and reports after the run what it did', async () => {
     const model = toyModel();
     const method = kfac({ ...settings, damping: 0.03 });
-    const { epochs } = await train(model, images, {
+    const trained = await train(model, images, {
       methods: [method],
       optimizer: sgd({ learningRate: 0.1, momentum: 0.9 }),
       epochs: 3,
       batchSize: 8,
       progress: false,
     });
+    const { epochs } = trained;
     expect(epochs.at(-1)!.loss).toBeLessThan(0.7 * epochs[0]!.loss);
-    const { layers, updates, decompositions, factorBytes, decompositionBytes, milliseconds, sent } = method.report();
+    const report = trained.of(method);
+    const { layers, updates, decompositions, factorBytes, decompositionBytes, milliseconds, sent } = report;
     // 18 steps; per layer A and G, [10] and [4], [37] and [12], [49] and [24], [25] and [3].
     expect(layers.map(({ a, g }) => [a, g])).toEqual([
       [10, 4],

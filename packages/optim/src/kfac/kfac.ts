@@ -64,10 +64,12 @@ export function methodOf(name: string, source: string, settings: Settings): Kfac
   const openedIn = (context: RunContext): OpenedKfac => context.once(key, () => openKfac(settings, context));
   const opening = (context: RunContext) => {
     const { begin, prepare, damping, advance } = openedIn(context);
-    begin(context.params);
+    const dispose = begin(context.params);
     return {
       advance,
       prepare,
+      // Also where only the link is in the run, which is refused in its first step.
+      dispose,
       hyperparameters: ({ clock }: Parameters<OpenedKfac['advance']>[1]) => ({ damping: damping(clock) }),
     };
   };

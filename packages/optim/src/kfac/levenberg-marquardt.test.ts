@@ -1,15 +1,15 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attach, train, type TrainOptions } from '@frugal/core';
+import { attach, type Call, type Method, type Probe, type Step, train, type TrainOptions } from '@frugal/core';
 import { describeEngines, expectNoLeak, toyImages, toyModel, weightsOf } from '@frugal/core/testing';
 import * as tf from '@tensorflow/tfjs';
 import { expect, test } from 'vitest';
 import { sgd } from '../sgd.js';
 import { backward, denseSolve, type Examples, lossOf, secondMoment } from '../testing/kfac-reference.js';
-import { layersIn, normals, runSteps, setLayers, tanhNet } from '../testing/kfac-runs.js';
+import { layersIn, normals, numbersOf, runSteps, setLayers, tanhNet } from '../testing/kfac-runs.js';
 import { inner, plus, product, type Rows, rowsOf } from '../testing/matrices.js';
-import { kfac, type KfacOptions, levenbergMarquardt } from './index.js';
+import { kfac, type KfacMethod, type KfacOptions, levenbergMarquardt } from './index.js';
 import { adapted } from './levenberg-marquardt.js';
 
 test('γ by hand', () => {
@@ -54,7 +54,7 @@ await describeEngines('levenbergMarquardt', () => {
     let gamma = Number.NaN;
     const damping = levenbergMarquardt({ initial, every: 1, omega: 0.8 });
     await runSteps(model, kfac({ ...base, damping }), [{ x, y }], { rate: () => rate }, (_, state) => {
-      gamma = state.get('kfac/damping')!.dataSync()[0]!;
+      gamma = numbersOf(state, 'kfac/damping')[0]!;
     });
     return { gamma, ratio };
   }
@@ -89,15 +89,15 @@ await describeEngines('levenbergMarquardt', () => {
     const rate = (step: number): number => (step % 4 === 3 ? 4 : 0.3);
     await runSteps(model, kfac({ ...base, damping: rules }), batches, { rate }, (step, state) => {
       path.push(layersIn(model));
-      gammas.push(state.get('kfac/damping')!.dataSync()[0]!);
+      gammas.push(numbersOf(state, 'kfac/damping')[0]!);
       let now = gammas[step]!;
       if ((step + 1) % 2 === 0) {
         const [from, to] = [path[step]!, path[step + 1]!];
         const deltas = to.map((w, i) => plus(w, from[i]!, -1));
         const gradients = backward(from, batches[step]!, 'meanSquaredError').map(({ gradient }) => gradient);
         const pairs = from.map((w, i) => ({
-          a: rowsOf(state.get(`kfac/A/dense${i}/kernel`)!.dataSync(), w.length),
-          g: rowsOf(state.get(`kfac/G/dense${i}/kernel`)!.dataSync(), w[0]!.length),
+          a: rowsOf(numbersOf(state, `kfac/A/dense${i}/kernel`), w.length),
+          g: rowsOf(numbersOf(state, `kfac/G/dense${i}/kernel`), w[0]!.length),
         }));
         const change =
           lossOf(to, batches[step]!, 'meanSquaredError') - lossOf(from, batches[step]!, 'meanSquaredError');
@@ -115,12 +115,109 @@ await describeEngines('levenbergMarquardt', () => {
     const seen: number[] = [];
     const method = kfac({ ...base, damping: levenbergMarquardt({ initial: 0.5, every: 1, omega: 0.5 }) });
     const batches = [1, 2, 3].map((seed) => ({ x: normals(seed, 8, 3), y: normals(seed + 9, 8, 2) }));
-    await runSteps(tanhNet([3, 2]), method, batches, { rate: () => 0.1 }, () => {
-      seen.push(
-        (method.link.hyperparameters as (scope: object) => { damping: number })({ clock: { step: 0 } }).damping,
-      );
+    const options = { rate: () => 0.1 };
+    await runSteps(tanhNet([3, 2]), method, batches, options, (_step, state, { chain, attachment }) => {
+      // A number of the host, which no step reads from the engine.
+      expect(state.get('kfac/damping')).toBeInstanceOf(Float64Array);
+      seen.push(chain.hyperparameters(attachment.scope)['damping']!);
     });
     expect(seen).toEqual([0.25, 0.125, 0.0625]);
+  });
+
+  /** Each output of a product, by a draw of the step and the call, doubled or left out. */
+  const masked = ({ scope, key }: Call, y: tf.Tensor): tf.Tensor => {
+    const random = scope.random('halves', key);
+    return tf.mul(y, tf.tensor1d(Float32Array.from({ length: y.shape.at(-1)! }, () => (random.next() < 0.5 ? 0 : 2))));
+  };
+
+  /** Half of the outputs of each layer, forward and back: products that are random. */
+  const halves: Method = {
+    name: 'halves',
+    source: 'toy',
+    open: () => ({
+      rule: {
+        name: 'halves',
+        bias: 'unbiased',
+        forward: (call, x, w) => masked(call, call.exact.forward(x, w)),
+        inputGrad: (call, dy, w, shape) => call.exact.inputGrad(masked(call, dy), w, shape),
+        weightGrad: (call, x, dy, shape) => call.exact.weightGrad(x, masked(call, dy), shape),
+      },
+    }),
+  };
+
+  /** A network with dropout, for batches of ten. */
+  const dropoutNet = (): tf.LayersModel =>
+    tf.sequential({
+      layers: [
+        tf.layers.dense({
+          units: 20,
+          inputShape: [4],
+          activation: 'tanh',
+          kernelInitializer: tf.initializers.glorotUniform({ seed: 1 }),
+        }),
+        tf.layers.dropout({ rate: 0.5 }),
+        tf.layers.dense({ units: 3, kernelInitializer: tf.initializers.glorotUniform({ seed: 2 }) }),
+      ],
+    });
+
+  /** The method, with every loss that its probe asks for in a step noted under that step. */
+  const noting = (method: KfacMethod, losses: number[][]): KfacMethod => ({
+    ...method,
+    open(context) {
+      const opened = method.open(context);
+      const noted = (step: Step): Step => ({
+        ...step,
+        pass: (options) => {
+          const pass = step.pass(options);
+          return {
+            ...pass,
+            loss() {
+              const loss = pass.loss();
+              (losses[step.scope.clock.step] ??= []).push(loss.dataSync()[0]!);
+              return loss;
+            },
+          };
+        },
+      });
+      const probes = opened.probes!.map(
+        ({ name, before, after }): Probe => ({
+          name,
+          before: (step) => before?.(noted(step)),
+          after: (step) => after?.(noted(step)),
+        }),
+      );
+      return { ...opened, probes };
+    },
+  });
+
+  const same = Array.from({ length: 4 }, () => ({ x: normals(1, 10, 4), y: normals(2, 10, 3) }));
+
+  test.each([
+    ['a random rule', () => tanhNet([4, 20, 3]), [halves]],
+    ['dropout', dropoutNet, []],
+    ['both', dropoutNet, [halves]],
+  ] as const)('both losses of a step are of one sample: %s', async (_name, make, methods) => {
+    const losses: number[][] = [];
+    const method = noting(kfac({ ...base, damping: levenbergMarquardt({ every: 1 }) }), losses);
+    await runSteps(make(), method, same, { methods: [method, ...methods], rate: () => 0, seed: 5 });
+    expect(losses.map(({ length }) => length)).toEqual([2, 2, 2, 2]);
+    // The weights stay, so the losses of a step are equal to the bit.
+    for (const [before, after] of losses) expect(after).toBe(before);
+    // Control: each step draws another sample, of the same batch at the same weights.
+    expect(new Set(losses.flat()).size).toBe(4);
+  });
+
+  test('so ρ is that of the step, and not of the noise between two samples', async () => {
+    const damping = levenbergMarquardt({ initial: 1, every: 1, omega: 0.5 });
+    const gammas: number[] = [];
+    const method = kfac({ ...base, damping });
+    // So short a step changes the loss by what ∇ᵀδ says, ρ = 1; other masks would change it by far more, up or down.
+    const options = { methods: [method, halves], rate: () => 1e-3, seed: 5 };
+    const batches = Array.from({ length: 10 }, () => same[0]!);
+    await runSteps(tanhNet([4, 20, 3]), method, batches, options, (_step, state) => {
+      gammas.push(numbersOf(state, 'kfac/damping')[0]!);
+    });
+    expect(gammas).toEqual(Array.from({ length: 10 }, (_, i) => 0.5 ** (i + 1)));
   });
 
   test('no tensors are left, nor grow', async () => {
@@ -141,7 +238,7 @@ test('γ is kept in checkpoints', async () => {
     const model = toyModel(3, { batchNorm: true, dropout: 0.2 });
     const damping = levenbergMarquardt({ initial: 0.3, every: 2, omega: 0.7 });
     await train(model, toyImages(48), {
-      methods: [kfac({ damping, learningRate: 0.1, factorEvery: 2, inverseEvery: 3 })],
+      methods: [kfac({ damping, factorEvery: 2, inverseEvery: 3 })],
       optimizer: sgd({ learningRate: 0.1, momentum: 0.9 }),
       epochs: 2,
       batchSize: 8,

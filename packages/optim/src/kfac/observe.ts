@@ -2,11 +2,13 @@ import { type Call, type Clock, gram, type Observer, type Scope, type Site } fro
 import type * as tf from '@tensorflow/tfjs';
 import { refusal } from './layers.js';
 import type { Settings } from './options.js';
-import type { Seen } from './seen.js';
+import { type Seen, stepOf } from './seen.js';
 
 /** What was counted of one site in one step. */
 interface Counted {
+  /** Which step, by number and by what its parts share. */
   readonly step: number;
+  readonly of: object;
   part: number;
   examples: number;
   positions: number;
@@ -34,7 +36,8 @@ function count(before: Counted | undefined, { scope, rowsPerExample = 1 }: Call,
   const { step } = scope.clock;
   const examples = (x.shape[0] as number) / rowsPerExample;
   const positions = dy.size / (dy.shape.at(-1) as number) / examples;
-  if (before?.step !== step) return { step, part: scope.part, examples, positions };
+  const of = stepOf(scope);
+  if (before?.of !== of) return { step, of, part: scope.part, examples, positions };
   if (scope.part === 0) return { ...before, positions: before.positions + positions };
   if (scope.part === before.part) return before;
   return { ...before, part: scope.part, examples: before.examples + examples };
@@ -51,10 +54,9 @@ export function openObserver(
   const onBackward: OnBackward = (call, x, dy) => {
     const { site, scope } = call;
     if (!due(scope.clock) || refusal(site, settings) !== undefined) return;
-    const { step } = scope.clock;
     counts.set(site, count(counts.get(site), call, x, dy));
-    seen.add(step, tensorName('A', site), site.geometry.gramOfInputs(x, site.kernel.shape, site.bias !== undefined));
-    seen.add(step, tensorName('G', site), gram(dy));
+    seen.add(scope, tensorName('A', site), site.geometry.gramOfInputs(x, site.kernel.shape, site.bias !== undefined));
+    seen.add(scope, tensorName('G', site), gram(dy));
     also?.(call, x, dy);
   };
   return {

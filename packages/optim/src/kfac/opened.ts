@@ -37,8 +37,8 @@ export interface OpenedKfac {
   /** Sees the pass of the step; absent where a probe shows it a pass of its own. */
   readonly observer: Observer | undefined;
   readonly probes: readonly Probe[];
-  /** Makes its parts for the weights of its link, and frees those before. */
-  begin(params: readonly Param[]): void;
+  /** Makes its parts for the weights of its link, and frees those before; the function that is returned frees them. */
+  begin(params: readonly Param[]): () => void;
   /** Loads the linear algebra, and meets the other ranks. */
   prepare(): Promise<void>;
   /** One step: the new gradients, which are the caller's. */
@@ -113,46 +113,70 @@ function stateOf(running: Running | undefined): State {
   ]);
 }
 
+/** Holds what is running, and the report of what has run. */
+function openHolder() {
+  let now: Running | undefined;
+  let last = NOTHING;
+  const report = (): KfacReport => (now ? reportOf(now.parts, now.passed, now.team) : last);
+  const end = (): void => {
+    last = report();
+    disposeOf(now);
+    now = undefined;
+  };
+  return {
+    get now() {
+      return now;
+    },
+    /** Ends what was running; the function that is returned ends this one. */
+    begin(own: Running): () => void {
+      end();
+      now = own;
+      return () => {
+        if (now === own) end();
+      };
+    },
+    report,
+    end,
+  };
+}
+
 /** Opens K-FAC for one run; its parts are made when its link knows the weights. */
 export function openKfac(settings: Settings, { communicator, rateOf }: RunContext): OpenedKfac {
-  let running: Running | undefined;
+  const held = openHolder();
   let algebra: LinearAlgebra | undefined;
   const due = (clock: Clock): boolean => clock.step % Math.max(1, Math.round(settings.factorEvery(clock))) === 0;
   const seen = openSeen();
   const { observer, sums } = openObserver(settings, due, seen, (...call) =>
-    running?.parts.corrections?.observe(...call),
+    held.now?.parts.corrections?.observe(...call),
   );
   const shared: Shared = { settings, due, rateOf, seen, seenOf: sums, algebra: () => algebra ?? unprepared('kfac') };
   const sampled = settings.fisher === 'sampled';
   const adapting: Probe = {
     name: 'levenbergMarquardt',
-    before: (step) => running?.adaptive?.before(step),
-    after: (step) => running?.adaptive?.after(step),
+    before: (step) => held.now?.adaptive?.before(step),
+    after: (step) => held.now?.adaptive?.after(step),
   };
   return {
     observer: sampled ? undefined : observer,
     probes: [...(sampled ? [sampledFisher(observer, due)] : []), ...(isAdaptive(settings.damping) ? [adapting] : [])],
-    begin(params) {
-      disposeOf(running);
-      running = runningFor(shared, params);
-    },
+    begin: (params) => held.begin(runningFor(shared, params)),
     async prepare() {
       algebra ??= await linearAlgebra();
+      const running = held.now;
       if (!running || !settings.distribution || communicator.size === 1) return;
       const { layers, form } = running.parts;
       running.team = await openTeam(communicator, layers, form, settings.distribution);
     },
     advance(gradients, scope) {
-      const { parts, adaptive, team } = running as Running;
+      const { parts, adaptive, team } = held.now as Running;
       adaptive?.observe(gradients, scope);
       return advance(parts, gradients, scope, team);
     },
-    damping: (clock) => (running ? running.parts.damping(clock) : 0),
-    state: () => stateOf(running),
-    report: () => (running ? reportOf(running.parts, running.passed, running.team) : NOTHING),
+    damping: (clock) => held.now?.parts.damping(clock) ?? 0,
+    state: () => stateOf(held.now),
+    report: held.report,
     dispose() {
-      disposeOf(running);
-      running = undefined;
+      held.end();
       seen.forget();
     },
   };

@@ -1,3 +1,5 @@
+import { attach } from '@frugal/core';
+import { toyModel } from '@frugal/core/testing';
 import { expect, test } from 'vitest';
 import { kfac, type KfacOptions, levenbergMarquardt } from './index.js';
 
@@ -12,8 +14,9 @@ test.each([
   [{ start: 'zeros' }, /start.*'batch'.*'identity'.*received "?zeros/],
   [{ factorEvery: 0 }, /factorEvery in \[1, ∞\) but received 0/],
   [{ inverseEvery: -1 }, /inverseEvery in \[1, ∞\) but received -1/],
-  [{ klClip: 0, learningRate: 0.1 }, /klClip in \(0, ∞\) but received 0/],
-  [{ klClip: 0.1, learningRate: -1 }, /learningRate in \[0, ∞\) but received -1/],
+  [{ klClip: 0 }, /klClip in \(0, ∞\) but received 0/],
+  // The clip asks the update that follows.
+  [{ klClip: 0.1, learningRate: 0.1 }, /kfac: .*received "learningRate"/],
   [{ form: 'cholesky' }, /form.*'eigen'.*'inverse'.*received "?cholesky/],
   [{ fisher: 'true' }, /fisher.*'empirical'.*'sampled'.*received "?true/],
   [{ skip: 'head' }, /skip to be a function of a Site but received "?head/],
@@ -30,20 +33,23 @@ test.each([
   expect(made(options)).toThrow(message);
 });
 
-test('the clip needs to know the learning rate', () => {
-  expect(() => kfac()).toThrow(
-    'kfac: expected learningRate, which klClip needs, but received none. Pass what sgd is given, or klClip: false.',
-  );
-  expect(() => kfac({ learningRate: 0.1 })).not.toThrow();
-  expect(() => kfac({ klClip: false })).not.toThrow();
+test('its link is a gradient link, which exchanges where it is distributed', () => {
+  const method = kfac();
+  expect(method.links).toEqual([method.link]);
+  expect(method.link.kind).toBe('gradient');
+  const distributed = kfac({ distribution: {} });
+  expect(distributed.links).toEqual([distributed.link]);
+  expect(distributed.link.kind).toBe('exchange');
 });
 
 test('before its first step there is nothing to report', () => {
-  const { report, link, transforms } = kfac({ learningRate: 0.1 });
-  expect(transforms).toEqual([link]);
-  expect(link.kind).toBe('local');
-  expect(kfac({ learningRate: 0.1, distribution: {} }).link.kind).toBe('exchange');
-  expect(report()).toMatchObject({ layers: [], passed: [], updates: 0, decompositions: 0, factorBytes: 0 });
+  const method = kfac();
+  const attached = attach(toyModel(), method);
+  const nothing = { layers: [], passed: [], updates: 0, decompositions: 0, factorBytes: 0 };
+  expect(attached.of(method)).toMatchObject(nothing);
+  // The report is of a run, and a description has none.
+  expect(() => attached.of(kfac())).toThrow(/kfac: expected a link or a method that this run has opened/);
+  attached.detach();
 });
 
 test.each([

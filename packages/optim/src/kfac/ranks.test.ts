@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Communicator, train, type TrainOptions, type Transform } from '@frugal/core';
+import { type Communicator, type GradientLink, type Link, train, type TrainOptions } from '@frugal/core';
 import {
   describeEngines,
   expectNoLeak,
@@ -18,7 +18,7 @@ import { type Distribution, kfac, type KfacMethod, type KfacOptions, type KfacRe
 
 // Batches of 16, 16, 16 and 2: parts of ranks differ, and of four ranks two have none of the last.
 const data = toyImages(50);
-const options = { damping: 0.1, learningRate: 0.1, factorEvery: 1, inverseEvery: 2 } as const;
+const options = { damping: 0.1, factorEvery: 1, inverseEvery: 2 } as const;
 
 /** A convolution and two dense layers. */
 function network(seed: number): tf.LayersModel {
@@ -49,7 +49,7 @@ interface How {
   readonly method?: KfacOptions;
   readonly run?: (rank: number) => Partial<TrainOptions>;
   /** The chain, where it is not sum, K-FAC, SGD. */
-  readonly chain?: (method: KfacMethod) => Transform[];
+  readonly chain?: (method: KfacMethod) => Link[];
   readonly model?: () => tf.LayersModel;
 }
 
@@ -59,9 +59,10 @@ async function trainOne(communicator: Communicator | undefined, how: How): Promi
   const model = make();
   const last = sgd({ learningRate: 0.1, momentum: 0.9 });
   const chain = how.chain?.(method) ?? [...(communicator ? [meanGradient()] : []), method.link];
-  await train(model, data, {
-    // The chain has the link, or one in its place.
-    methods: [{ ...method, transforms: [] }],
+  // The chain has the link, or one in its place.
+  const bare = { ...method, links: [] };
+  const report = await train(model, data, {
+    methods: [bare],
     optimizer: [...chain, last],
     epochs: 2,
     batchSize: 16,
@@ -71,7 +72,7 @@ async function trainOne(communicator: Communicator | undefined, how: How): Promi
   });
   const weights = weightsOf(model);
   model.dispose();
-  return { weights, report: method.report() };
+  return { weights, report: report.of(bare) };
 }
 
 const alone = (how: How = {}): Promise<Trained> => trainOne(undefined, how);
@@ -178,13 +179,10 @@ await describeEngines('K-FAC over ranks', () => {
   });
 
   test('a layer without a gradient: its weights stay, and the others are where they belong', async () => {
-    const without = (): Transform => ({
-      kind: 'local',
+    const without = (): GradientLink => ({
+      kind: 'gradient',
       name: 'without',
-      init: () => undefined,
-      update: (updates) => new Map([...updates].filter((_, i) => i < 2 || i > 3)),
-      state: () => new Map(),
-      dispose: () => undefined,
+      open: () => ({ transform: (gradients) => new Map([...gradients].filter((_, i) => i < 2 || i > 3)) }),
     });
     const one = await alone({ chain: ({ link }) => [without(), link] });
     const ranks = await together(
@@ -208,12 +206,18 @@ await describeEngines('K-FAC over ranks', () => {
 });
 
 /** The link with shares that `share` makes of its own. */
-function withShare(link: Transform, share: (own: number, size: number) => number): Transform {
-  if (link.kind !== 'exchange') return link;
+function withShare(link: KfacMethod['link'], share: (own: number, size: number) => number): Link {
+  if (link.kind !== 'exchange') throw new Error('expected a link that exchanges');
   return {
     ...link,
-    exchange: (updates, params, scope, communicator) =>
-      link.exchange(updates, params, { ...scope, share: share(scope.share, communicator.size) }, communicator),
+    open(context) {
+      const opened = link.open(context);
+      const { size } = context.communicator;
+      return {
+        ...opened,
+        exchange: (gradients, scope) => opened.exchange(gradients, { ...scope, share: share(scope.share, size) }),
+      };
+    },
   };
 }
 

@@ -1,20 +1,62 @@
-import { type LocalTransform, meanSquaredError, type State, stepper, stream, type StepperOptions } from '@frugal/core';
+import {
+  type GradientLink,
+  meanSquaredError,
+  type State,
+  type Stepper,
+  stepper,
+  type StepperOptions,
+  stream,
+  type UpdateLink,
+} from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import type { KfacMethod } from '../kfac/index.js';
+import type { KfacMethod, KfacReport } from '../kfac/index.js';
 import type { Examples } from './kfac-reference.js';
 import { fill, type Rows, rowsOf } from './matrices.js';
 
-/** W ← W − η·update, nothing else. For tests only. */
-export function plainSgd(learningRate: (step: number) => number): LocalTransform {
+/** W ← W − η·gradient, nothing else. For tests only. */
+export function plainSgd(learningRate: (step: number) => number): UpdateLink {
   return {
-    kind: 'local',
+    kind: 'update',
     name: 'plainSgd',
-    init: () => undefined,
-    update: (updates, _params, { clock }) =>
-      new Map([...updates].map(([name, update]) => [name, tf.mul(update, -learningRate(clock.step))])),
-    state: () => new Map(),
-    dispose: () => undefined,
+    rateOf:
+      () =>
+      ({ step }) =>
+        learningRate(step),
+    open: ({ params }) => ({
+      apply(gradients, { clock }) {
+        for (const { name, value } of params) {
+          const gradient = gradients.get(name);
+          if (gradient) value.assign(tf.add(value, tf.mul(gradient, -learningRate(clock.step))));
+        }
+      },
+    }),
   };
+}
+
+/** Stands between two links and hands each step's gradients, which are borrowed, to `look`. For tests only. */
+export function spy(look: (gradients: ReadonlyMap<string, tf.Tensor>, step: number) => void): GradientLink {
+  return {
+    kind: 'gradient',
+    name: 'spy',
+    open: () => ({
+      transform(gradients, { clock }) {
+        look(gradients, clock.step);
+        return new Map(gradients);
+      },
+    }),
+  };
+}
+
+/** The state of a run, of methods and links. For tests only. */
+export function stateOf({ attachment, chain }: Pick<Stepper, 'attachment' | 'chain'>): State {
+  return new Map([...attachment.opened.state(), ...chain.state()]);
+}
+
+/** The numbers of a state. For tests only. */
+export function numbersOf(state: State, name: string): number[] {
+  const kept = state.get(name);
+  if (kept === undefined) throw new Error(`no state ${name}, but ${[...state.keys()].join(', ')}`);
+  return [...(kept instanceof Float64Array ? kept : kept.dataSync())];
 }
 
 /** Normal numbers of a seed. For tests only. */
@@ -56,7 +98,7 @@ export function setLayers(model: tf.LayersModel, layers: readonly Rows[]): void 
 }
 
 /** What {@link runSteps} looks at after each step. For tests only. */
-export type Look = (step: number, state: State) => void;
+export type Look = (step: number, state: State, run: Stepper) => void;
 
 /** Trains a model on batches by `stepper`, mean squared error unless told; frees what it made. For tests only. */
 export async function runSteps(
@@ -65,7 +107,7 @@ export async function runSteps(
   batches: readonly Examples[],
   options: Partial<StepperOptions> & { readonly rate?: (step: number) => number } = {},
   look: Look = () => undefined,
-): Promise<void> {
+): Promise<KfacReport> {
   const { rate = () => 0.1, ...rest } = options;
   const run = stepper(model, { methods: [method], optimizer: plainSgd(rate), loss: meanSquaredError, ...rest });
   try {
@@ -73,8 +115,9 @@ export async function runSteps(
       const [xs, ys] = [tf.tensor2d(x), tf.tensor2d(y)];
       await run.step({ xs, ys });
       tf.dispose([xs, ys]);
-      look(step, run.links.state());
+      look(step, stateOf(run), run);
     }
+    return run.of(method);
   } finally {
     run.dispose();
   }

@@ -1,15 +1,19 @@
 import {
-  chain,
+  type Chain,
   clockAt,
+  type Link,
   linearAlgebra,
   type Matrix,
+  openChain,
   openScope,
   type Param,
+  type State,
   stream,
-  type Transform,
+  type UpdateLink,
 } from '@frugal/core';
 import * as tf from '@tensorflow/tfjs';
-import { paramOf } from './bench.js';
+import { paramOf, type TraceOptions } from './bench.js';
+import { contextOf } from './open.js';
 
 /** The arithmetic of references: float64, in JavaScript on every engine. For tests only. */
 const library = await linearAlgebra('ml-matrix');
@@ -65,15 +69,20 @@ export function normal(rows: number, columns: number, seed: number): Matrix {
   return dense(rows, columns, () => random.normal());
 }
 
-/** Runs a chain of links on weights, one step per entry of `gradients` (arrays by name). For tests only. */
+/** A chain of links, opened for these weights and prepared. For tests only. */
+export async function openPrepared(links: readonly Link[], params: readonly Param[]): Promise<Chain> {
+  const chain = openChain('test', links, contextOf(params));
+  await chain.prepare();
+  return chain;
+}
+
+/** Runs some steps of an opened chain on its weights; `gradient` has arrays by name. For tests only. */
 export function runChain(
-  links: readonly Transform[],
+  chain: Chain,
   params: readonly Param[],
   gradient: (step: number) => Readonly<Record<string, ArrayLike<number>>>,
   [from, to]: readonly [number, number],
 ): void {
-  const { init, apply } = chain(links);
-  if (from === 0) init(params);
   for (let step = from; step < to; step++) {
     tf.tidy(() => {
       const gradients = gradient(step);
@@ -81,8 +90,36 @@ export function runChain(
         const g = gradients[name];
         return g ? [[name, tf.tensor(Float32Array.from(g), value.shape)] as const] : [];
       });
-      apply(new Map(updates), params, openScope(clockAt(step, 100), 0));
+      chain.apply(new Map(updates), openScope(clockAt(step, 100), 0));
     });
+  }
+}
+
+/** Weights after each step, of one weight `w` and a link that must be prepared; frees everything. For tests only. */
+export async function tracePrepared(
+  link: UpdateLink,
+  { start, shape, gradient, steps }: Omit<TraceOptions, 'gradient'> & { gradient: (step: number) => ArrayLike<number> },
+): Promise<number[][]> {
+  const param = paramOf(start, shape);
+  const chain = await openPrepared([link], [param]);
+  try {
+    return Array.from({ length: steps }, (_, step) => {
+      runChain(chain, [param], () => ({ w: gradient(step) }), [step, step + 1]);
+      return [...param.value.dataSync()];
+    });
+  } finally {
+    chain.dispose();
+    param.value.dispose();
+  }
+}
+
+/** Writes one state into another in place, except names that hold `without`. For tests only. */
+export function restore(from: State, to: State, without?: string): void {
+  for (const [name, kept] of to) {
+    if (without !== undefined && name.includes(without)) continue;
+    const value = from.get(name);
+    if (kept instanceof Float64Array) kept.set(value as Float64Array);
+    else tf.tidy(() => kept.assign((value as tf.Variable).clone()));
   }
 }
 
@@ -94,7 +131,7 @@ function conditioned(n: number, condition: number, seed: number): Matrix {
 }
 
 /** ½·|A·W·B − C|² after some steps from W = 0, relative to the start; A [8, 8], B [6, 6] of condition 10. For tests only. */
-export function quadratic(links: readonly Transform[], steps: number): number {
+export async function quadratic(links: readonly Link[], steps: number): Promise<number> {
   const [a, b, c] = [conditioned(8, 10, 1), conditioned(6, 10, 2), normal(8, 6, 3)];
   const param = paramOf(new Array<number>(48).fill(0), [8, 6]);
   const residual = (): Matrix => {
@@ -111,9 +148,10 @@ export function quadratic(links: readonly Transform[], steps: number): number {
   };
   const loss = ({ data }: Matrix): number => Math.hypot(...data) ** 2;
   const start = loss(residual());
-  runChain(links, [param], () => ({ w: times(a, residual(), b).data }), [0, steps]);
+  const chain = await openPrepared(links, [param]);
+  runChain(chain, [param], () => ({ w: times(a, residual(), b).data }), [0, steps]);
   const end = loss(residual());
   param.value.dispose();
-  for (const link of links) link.dispose();
+  chain.dispose();
   return end / start;
 }
