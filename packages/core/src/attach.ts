@@ -41,6 +41,8 @@ export interface BeginOptions {
   readonly share?: number;
   /** Leave a final softmax out of the forward pass? Default false. */
   readonly logits?: boolean;
+  /** What the loss of a pass has to be multiplied by to be its part of the step's. Default 1. */
+  readonly lossScale?: number;
 }
 
 /** A model whose training step has its seams open: a run, for as long as it is attached. */
@@ -170,10 +172,10 @@ function lookWith<T>(runtime: Runtime, { rules, observers }: Pick<PassMode, 'rul
 /** What opens steps and passes. */
 function stepsOf(model: tf.LayersModel, runtime: Runtime): Pick<Attachment, 'begin' | 'nextPart' | 'look'> {
   return {
-    begin(clock, { seed = 0, rank = 0, share = 1, logits = false } = {}) {
+    begin(clock, { seed = 0, rank = 0, share = 1, logits = false, lossScale = 1 } = {}) {
       if (!runtime.open) throw detached(model);
       runtime.scope.end();
-      runtime.scope = openScope(clock, seed, rank, share);
+      runtime.scope = openScope(clock, seed, rank, share, lossScale);
       runtime.mode = { ...runtime.mode, logits };
       runtime.pass = startPass(runtime.scope, runtime.mode);
       return runtime.scope;

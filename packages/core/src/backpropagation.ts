@@ -113,28 +113,51 @@ function readNow(run: StepContext, { loss, correct }: Passed, step: number): Out
   return { loss: value, correct: correct?.dataSync()[0] };
 }
 
+const statesOf = ({ chain, attachment }: StepContext): (tf.Variable | Float64Array)[] => [
+  ...chain.state().values(),
+  ...attachment.opened.state().values(),
+];
+
 /** All that a step may change on the engine. */
-function changing({ chain, attachment }: StepContext): tf.Variable[] {
-  const state = [...chain.state().values(), ...attachment.opened.state().values()];
-  const { params, statistics } = attachment.context;
+function changing(run: StepContext): tf.Variable[] {
+  const { params, statistics } = run.attachment.context;
   const weights = [...params, ...statistics].map(({ value }) => value);
-  return [...weights, ...state.filter((kept): kept is tf.Variable => kept instanceof tf.Variable)];
+  return [...weights, ...statesOf(run).filter((kept): kept is tf.Variable => kept instanceof tf.Variable)];
+}
+
+/**
+ * Copies the numbers that links and methods keep on the host, where a loss is read after the update; the function that is returned
+ * takes back what has changed since.
+ */
+export function holdHost(run: StepContext): () => void {
+  const arrays = (run.freeReads ? [] : statesOf(run)).filter((kept) => kept instanceof Float64Array);
+  const before = arrays.map((array) => [array, array.slice()] as const);
+  return () => {
+    for (const [array, old] of before) array.set(old);
+  };
 }
 
 /** Holds what a step may change; for engines where the loss is not read before the update. */
 interface Guard {
+  /** Takes back what has changed. */
+  undo(): void;
   /** Takes back what has changed if the loss is not finite, without asking the engine. */
   settle(loss: tf.Scalar): void;
   /** Lets go. */
   release(): void;
 }
 
-const NO_GUARD: Guard = { settle: () => undefined, release: () => undefined };
+const NO_GUARD: Guard = { undo: () => undefined, settle: () => undefined, release: () => undefined };
 
 function openGuard(run: StepContext): Guard {
   if (run.freeReads) return NO_GUARD;
   const before = changing(run).map((variable) => [variable, tf.keep(variable.clone())] as const);
+  const undoHost = holdHost(run);
   return {
+    undo() {
+      for (const [variable, old] of before) variable.assign(old);
+      undoHost();
+    },
     settle(loss) {
       tf.tidy(() => {
         const finite = tf.isFinite(loss);
@@ -147,6 +170,13 @@ function openGuard(run: StepContext): Guard {
   };
 }
 
+/** The error of a step whose links have thrown: a loss that is not finite is why, where nobody had read it before. */
+function failed(run: StepContext, guard: Guard, loss: tf.Scalar, step: number, error: unknown): unknown {
+  guard.undo();
+  const value = loss.dataSync()[0] as number;
+  return Number.isFinite(value) ? error : nonFinite(run, step, value);
+}
+
 /** One step by back-propagation, without exchange: everything inside one tidy. */
 function localStep(run: StepContext, batch: Batch, scope: Scope): Outcome {
   const guard = openGuard(run);
@@ -155,7 +185,11 @@ function localStep(run: StepContext, batch: Batch, scope: Scope): Outcome {
     const left = tf.tidy(() => {
       const passed = passThroughParts(run, batch);
       outcome = readNow(run, passed, scope.clock.step);
-      run.chain.apply(gradientsByName(run.attachment.params, passed.gradients), scope);
+      try {
+        run.chain.apply(gradientsByName(run.attachment.params, passed.gradients), scope);
+      } catch (error) {
+        throw failed(run, guard, passed.loss, scope.clock.step, error);
+      }
       guard.settle(passed.loss);
       return outcome ? {} : { loss: passed.loss, ...(passed.correct && { correct: passed.correct }) };
     });
@@ -177,7 +211,11 @@ async function exchangeStep(run: StepContext, batch: Batch, scope: Scope): Promi
       return found;
     });
     const { loss, correct, gradients } = passed;
-    await run.chain.applyAsync(gradientsByName(run.attachment.params, gradients), scope);
+    try {
+      await run.chain.applyAsync(gradientsByName(run.attachment.params, gradients), scope);
+    } catch (error) {
+      throw failed(run, guard, loss, scope.clock.step, error);
+    }
     guard.settle(loss);
     if (!outcome) return { loss, correct };
     tf.dispose([loss, ...(correct ? [correct] : [])]);

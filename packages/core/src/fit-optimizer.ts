@@ -86,9 +86,12 @@ class FitOptimizer extends tf.Optimizer implements ChainOptimizer {
     settle(this.attachment.context, this.chain.settled());
   }
 
-  /** Opens the scope of the next step: forward passes before `applyGradients` belong to it. */
+  /** Opens a step without anything of one before: forward passes before `applyGradients` belong to it. */
   private open(): void {
-    this.attachment.begin(clockAt(this.step, this.options.totalSteps), { seed: this.options.seed });
+    const { seed, accumulate, totalSteps } = this.options;
+    this.sums.clear();
+    this.part = 0;
+    this.attachment.begin(clockAt(this.step, totalSteps), { seed, lossScale: 1 / accumulate });
   }
 
   /** Gradients by weight name. `fit` hands them over by variable; those of frozen weights are missing. */
@@ -114,6 +117,16 @@ class FitOptimizer extends tf.Optimizer implements ChainOptimizer {
   }
 
   override applyGradients(gradients: Gradients): void {
+    try {
+      this.addPart(gradients);
+    } catch (error) {
+      // What the passes of this step have left is not the next one's.
+      this.open();
+      throw error;
+    }
+  }
+
+  private addPart(gradients: Gradients): void {
     if (!this.prepared) {
       throw new FrugalError(
         'CONFIG',
@@ -126,9 +139,7 @@ class FitOptimizer extends tf.Optimizer implements ChainOptimizer {
     this.part++;
     if (this.part < accumulate) return void this.attachment.nextPart(this.part);
     tf.tidy(() => this.chain.apply(accumulate > 1 ? this.sums.mean(accumulate) : named, this.attachment.scope));
-    this.sums.clear();
     this.step++;
-    this.part = 0;
     this.incrementIterations();
     this.open();
   }

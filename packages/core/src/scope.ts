@@ -15,6 +15,11 @@ export interface Scope {
   readonly share: number;
   /** Part of the step, from 0, where its batch passes through in parts: see `accumulate` of the trainer. */
   readonly part: number;
+  /**
+   * What dY of this part is to be multiplied by to be that of the step's mean loss. The trainer has done so, hence 1; `fit` takes
+   * the mean of each part, hence 1/k where `accumulate` is k.
+   */
+  readonly lossScale: number;
   /** The stream of (seed, step, rank, part, path) for this step. */
   random(...path: readonly (string | number)[]): Stream;
   /** The plan that each site's rule made in this step. */
@@ -28,7 +33,7 @@ export interface Scope {
 }
 
 /** Opens the scope of one step. */
-export function openScope(clock: Clock, seed: number, rank = 0, share = 1): Scope {
+export function openScope(clock: Clock, seed: number, rank = 0, share = 1, lossScale = 1): Scope {
   const kept = new Map<string, tf.Tensor>();
   return {
     clock,
@@ -36,6 +41,7 @@ export function openScope(clock: Clock, seed: number, rank = 0, share = 1): Scop
     rank,
     share,
     part: 0,
+    lossScale,
     random: (...path) => stream(seed, 'step', clock.step, 'rank', rank, ...path),
     plans: new Map(),
     keep(name, tensor) {

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Attachment } from './attach.js';
-import { nonFinite, oneStep, readOutcomes, type StepContext } from './backpropagation.js';
+import { holdHost, nonFinite, oneStep, readOutcomes, type StepContext } from './backpropagation.js';
 import type { Chain } from './chain.js';
 import { checkChoice, checkInteger } from './check.js';
 import type { Communicator } from './communicator.js';
@@ -111,8 +111,13 @@ function stepsOf(fixed: Fixed, { seed = 0, title = 'step', communicator, totalSt
     const context = { ...fixed, chain, title, freeReads: readsAreFree(tf.getBackend()), options: {} };
     const begin = { seed, rank: communicator?.rank ?? 0, share: part.share, logits: loss.logits };
     const scope = attachment.begin(clockAt(count, totalSteps), begin);
+    // The engine takes back its part by itself; the host hears of the loss only now.
+    const undo = holdHost(context);
     const [report] = (await readOutcomes([await oneStep(context, part, scope)])) as [StepReport];
-    if (!Number.isFinite(report.loss)) throw nonFinite(context, count, report.loss);
+    if (!Number.isFinite(report.loss)) {
+      undo();
+      throw nonFinite(context, count, report.loss);
+    }
     count++;
     return report;
   };

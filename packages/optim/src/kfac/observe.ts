@@ -1,5 +1,5 @@
 import { type Call, type Clock, gram, type Observer, type Scope, type Site } from '@frugal/core';
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { refusal } from './layers.js';
 import type { Settings } from './options.js';
 import { type Seen, stepOf } from './seen.js';
@@ -54,10 +54,13 @@ export function openObserver(
   const onBackward: OnBackward = (call, x, dy) => {
     const { site, scope } = call;
     if (!due(scope.clock) || refusal(site, settings) !== undefined) return;
+    // Where the loss is a sum, dY of an example is the same in whatever part.
+    const { lossScale } = scope;
+    const own = settings.lossReduction === 'mean' && lossScale !== 1 ? tf.mul(dy, lossScale) : dy;
     counts.set(site, count(counts.get(site), call, x, dy));
     seen.add(scope, tensorName('A', site), site.geometry.gramOfInputs(x, site.kernel.shape, site.bias !== undefined));
-    seen.add(scope, tensorName('G', site), gram(dy));
-    also?.(call, x, dy);
+    seen.add(scope, tensorName('G', site), gram(own));
+    also?.(call, x, own);
   };
   return {
     observer: { name: 'kfac', onBackward } satisfies Observer,
